@@ -1,0 +1,48 @@
+"""Black-box tuning of vision-language models in JAX: CraFT, collaborative fine-tuning through queries alone.
+
+What this module names is the public API; the rest may change.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from craft_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from craft_jax.blackbox import load as load_black_box
+    from craft_jax.checkpoints import TunedModel
+    from craft_jax.config import Config, DataConfig
+    from craft_jax.data import load as load_photographs
+    from craft_jax.evaluation import evaluate, predict
+    from craft_jax.training import train
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "TunedModel",
+    "UserError",
+    "evaluate",
+    "load_black_box",
+    "load_photographs",
+    "predict",
+    "train",
+]
+
+# Loaded on first use, so that `--help` and errors in settings do not wait for JAX.
+_HOMES = {
+    "Config": ("config", "Config"),
+    "DataConfig": ("config", "DataConfig"),
+    "TunedModel": ("checkpoints", "TunedModel"),
+    "evaluate": ("evaluation", "evaluate"),
+    "load_black_box": ("blackbox", "load"),
+    "load_photographs": ("data", "load"),
+    "predict": ("evaluation", "predict"),
+    "train": ("training", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

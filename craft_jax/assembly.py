@@ -1,0 +1,129 @@
+"""From settings to the parts of a run: encoded images, prompt generator, search, head, devices.
+
+The last place that sees the whole configuration, beside the loop.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from craft_jax import collaborative, encoding, estimators, evaluation, prompt, refinement
+from craft_jax.blackbox.meter import Ledger, Meter
+from craft_jax.blackbox.wall import BlackBox, Handle
+from craft_jax.collaborative import Method, Problem, Spread, TuningState
+from craft_jax.config import Config
+from craft_jax.data.fewshot import FewShotSet
+from craft_jax.errors import UserError
+from craft_jax.randomness import Stream, stream_key
+
+
+class Run(NamedTuple):
+    """Everything that the loop needs.
+
+    Attributes:
+      config: the settings.
+      problem: what the step looks at.
+      method: what the step does.
+      state: where it starts.
+      cost_of_step: what it asks of the black box.
+      spread: the devices.
+      meter: stands before every query.
+      test, test_labels: encoded test images, for measuring alone.
+    """
+
+    config: Config
+    problem: Problem
+    method: Method
+    state: TuningState
+    cost_of_step: Ledger
+    spread: Spread
+    meter: Meter
+    test: Handle
+    test_labels: Array
+
+
+def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Run:
+    """Encodes the images and builds the parts.
+
+    Raises:
+      UserError: where the classes differ, devices are too few, or a photograph cannot be read.
+    """
+    if black_box.class_names != photographs.class_names:
+        raise UserError("the black box and the photographs have different classes; load it with their class_names")
+    spread = Spread(_devices(config.run.devices))
+    meter = Meter(config.query_budget)
+    train = [item.photograph for item in photographs.train]
+    problem = Problem(
+        black_box=black_box,
+        generator=_generator(black_box, config),
+        views=encoding.training_views(black_box, train, views=config.data.views, seed=config.seed, meter=meter),
+        labels=evaluation.labels_of(photographs.train),
+        seed_key=jax.random.key(config.seed),
+    )
+    method = _method(config, len(spread.devices))
+    return Run(
+        config=config,
+        problem=problem,
+        method=method,
+        state=_initial_state(method, config, len(black_box.class_names)),
+        cost_of_step=collaborative.cost_of_step(method, config.search.population_size, len(train)),
+        spread=spread,
+        meter=meter,
+        test=encoding.centre_crops(black_box, [item.photograph for item in photographs.test], meter),
+        test_labels=evaluation.labels_of(photographs.test),
+    )
+
+
+def _devices(wanted: int) -> list[jax.Device]:
+    found = jax.local_devices()
+    if wanted > len(found):
+        raise UserError(
+            f"run.devices={wanted}, and JAX finds {len(found)} here ({found[0].platform}); lower it, or use 0 for all"
+        )
+    return found[: wanted or None]
+
+
+def _generator(black_box: BlackBox, config: Config) -> prompt.PromptGenerator:
+    return prompt.build(
+        stream_key(config.seed, Stream.PROJECTION),
+        black_box.initial_prompt,
+        intrinsic_dim=config.prompt.intrinsic_dim,
+        std=config.prompt.std,
+        bound=config.prompt.bound,
+    )
+
+
+def _method(config: Config, devices: int) -> Method:
+    search = config.search
+    return Method(
+        search=estimators.antithetic(
+            stream_key(config.seed, Stream.DIRECTIONS),
+            pairs=search.population_size // 2,
+            sigma=search.sigma,
+            tx=optax.adam(optax.cosine_decay_schedule(search.learning_rate, config.steps)),
+            directions=estimators.DIRECTIONS[search.directions],
+            shaping=estimators.SHAPINGS[search.shaping],
+        ),
+        refinement=refinement.build(
+            hidden=config.refinement.hidden,
+            tx=optax.adam(config.refinement.learning_rate),
+            batch_size=config.refinement.batch_size,
+        ),
+        learn_prompt=config.learn != "refinement",
+        learn_head=config.learn != "prompt",
+        consistency=config.consistency.weight,
+        head_consistency_steps=round(config.consistency.head_share * config.steps),
+        chunk_pairs=config.run.chunk_pairs,
+        devices=devices,
+    )
+
+
+def _initial_state(method: Method, config: Config, classes: int) -> TuningState:
+    return TuningState(
+        search=method.search.init(jnp.zeros(config.prompt.intrinsic_dim)),
+        head=method.refinement.init(stream_key(config.seed, Stream.HEAD_INIT), classes),
+        step=jnp.zeros((), jnp.int32),
+    )

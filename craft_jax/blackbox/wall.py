@@ -1,0 +1,80 @@
+"""The wall: what the owner of a black box exposes, and nothing else.
+
+Images and soft prompts go in, class predictions come out. Gradients are refused with an error that says why.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+Handle = Any
+"""Encoded images. Opaque but for one thing: it is a pytree whose leaves lead with the image axis N."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class GradientRefused(TypeError):
+    """A gradient was asked for through a black box, which answers queries only."""
+
+
+class BlackBox(Protocol):
+    """A vision-language classifier that can only be queried.
+
+    A local black box is a pytree and its methods can be traced by jax.jit, vmap and pmap, but never differentiated.
+    """
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What it is, as JSON values: enough to load it again and to tell it from another."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The C class names, in the order of the logits."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that it takes, in pixels."""
+
+    @property
+    def initial_prompt(self) -> Float[Array, "n_ctx d"]:
+        """The unlearnt soft prompt: the embedded words of the template."""
+
+    def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
+        """Takes RGB images in; their handle answers any number of queries."""
+
+    def predict(self, prompts: Float[Array, "K n_ctx d"], handle: Handle) -> Float[Array, "K N C"]:
+        """The logits of N images under each of K soft prompts."""
+
+
+def opaque(query: F) -> F:
+    """Makes a pure function of pytrees refuse differentiation, forward and reverse, with GradientRefused."""
+    name = query.__qualname__
+    walled = jax.custom_jvp(query)
+
+    @walled.defjvp
+    def refuse(primals: Any, tangents: Any) -> Any:
+        raise GradientRefused(
+            f"{name} is a black box: it answers queries but gives no gradient. "
+            "Estimate one from its losses instead (craft_jax.estimators)."
+        )
+
+    return walled  # type: ignore[return-value]
+
+
+def join_handles(handles: list[Handle]) -> Handle:
+    """The handle of all images of `handles`, in order."""
+    return jax.tree.map(lambda *parts: jax.numpy.concatenate(parts), *handles)
+
+
+def stack_handles(handles: list[Handle]) -> Handle:
+    """Handles of V views of the same N images as one, with leaves [V, N, ...]."""
+    return jax.tree.map(lambda *parts: jax.numpy.stack(parts), *handles)
+
+
+def draw_views(stacked: Handle, view: Array) -> Handle:
+    """The handle that shows image i in its view `view[i]`, from leaves [V, N, ...]."""
+    rows = jax.numpy.arange(view.shape[0])
+    return jax.tree.map(lambda leaf: leaf[view, rows], stacked)

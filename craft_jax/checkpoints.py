@@ -1,0 +1,176 @@
+"""Checkpoints by orbax: atomic, resumable, and enough by themselves to predict with.
+
+A checkpoint holds the run's state, the tuned prompt and head, and as JSON which black box, class names and settings
+they belong to. The two latest and the one with the lowest training loss are kept.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from craft_jax.errors import UserError
+
+FORMAT = 1
+_ITEMS = ("state", "tuned", "about")
+
+
+class TunedModel(NamedTuple):
+    """What tuning leaves behind, beside the black box.
+
+    Attributes:
+      prompt: the soft prompt, [n_ctx, d].
+      head: the refinement head's parameters.
+      black_box: identity of the black box that it was tuned for.
+      class_names: the C classes, in the order of the logits.
+    """
+
+    prompt: Any
+    head: Any
+    black_box: dict[str, Any]
+    class_names: tuple[str, ...]
+
+
+class Restored(NamedTuple):
+    """A checkpoint's content; arrays are NumPy's."""
+
+    step: int
+    state: dict[str, np.ndarray]
+    tuned: TunedModel
+    about: dict[str, Any]
+    damaged: tuple[int, ...]
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """A tree's leaves by path, on the host."""
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def unflatten(leaves: dict[str, np.ndarray], like: Any) -> Any:
+    """The tree of `like` with the given leaves.
+
+    Raises:
+      UserError: where a leaf is missing, left over, or of another shape or dtype.
+    """
+    wanted = flatten(like)
+    if set(wanted) != set(leaves):
+        raise UserError(
+            f"the checkpoint does not fit these settings: it differs in {sorted(set(wanted) ^ set(leaves))[0]}; "
+            "use the settings that it was made with, or another --workdir"
+        )
+    for path, leaf in wanted.items():
+        found = leaves[path]
+        if found.shape != leaf.shape or found.dtype != leaf.dtype:
+            raise UserError(
+                f"the checkpoint does not fit these settings: {path} is {found.dtype}{list(found.shape)}, not "
+                f"{leaf.dtype}{list(leaf.shape)}; use the settings that it was made with, or another --workdir"
+            )
+    return jax.tree.unflatten(jax.tree.structure(like), [leaves[path] for path in wanted])
+
+
+class Checkpoints:
+    """The checkpoints of one run. Use as a context manager: saves are asynchronous and must be waited for.
+
+    Args:
+      workdir: the run's folder; checkpoints live in its sub-folder `checkpoints`.
+      read_only: opens for restoring alone; nothing is created or tidied away.
+    """
+
+    def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
+        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save
+        self.folder = (workdir / "checkpoints").absolute()
+        keep = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(2),
+                preservation_policy.BestN(n=1, get_metric_fn=lambda metrics: metrics["refined_loss"], reverse=True),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep, read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=_ITEMS)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def save(self, step: int, state: Any, tuned: TunedModel, about: dict[str, Any], refined_loss: float) -> None:
+        """Starts saving; returns before it is done. A kill in the middle leaves the checkpoints before untouched."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(flatten(state)),
+                tuned=ocp.args.StandardSave(jax.tree.map(np.asarray, {"prompt": tuned.prompt, "head": tuned.head})),
+                about=ocp.args.JsonSave(
+                    {"format": FORMAT, "black_box": tuned.black_box, "class_names": tuned.class_names, **about}
+                ),
+            ),
+            metrics={"refined_loss": refined_loss},
+        )
+
+    def wait(self) -> None:
+        """Returns once every save is on disk."""
+        self._manager.wait_until_finished()
+
+    def restore_latest(self) -> Restored | None:
+        """The newest checkpoint that can be read, or None where there is none at all.
+
+        Raises:
+          UserError: where there are checkpoints and every one of them is damaged.
+        """
+        damaged: list[int] = []
+        reason = ""
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._restore(step)._replace(damaged=tuple(damaged))
+            except UserError:
+                raise
+            except Exception as error:  # whatever tensorstore, orbax or JSON make of damaged bytes
+                damaged.append(step)
+                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        if damaged:
+            raise UserError(f"{self.folder}: no checkpoint can be read ({reason}); choose another --workdir")
+        return None
+
+    def drop(self, steps: tuple[int, ...]) -> None:
+        """Removes damaged checkpoints, so that their steps can be saved again."""
+        for step in steps:
+            self._manager.delete(step)
+
+    def _restore(self, step: int) -> Restored:
+        items = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(), tuned=ocp.args.StandardRestore(), about=ocp.args.JsonRestore()
+            ),
+        )
+        if items.about["format"] != FORMAT:
+            raise UserError(
+                f"{self.folder / str(step)}: checkpoint format {items.about['format']}, and this version of craft_jax "
+                f"reads format {FORMAT}; use the version that wrote it"
+            )
+        tuned = TunedModel(
+            **items.tuned, black_box=items.about["black_box"], class_names=tuple(items.about["class_names"])
+        )
+        return Restored(step=step, state=dict(items.state), tuned=tuned, about=items.about, damaged=())
+
+
+def open_for_prediction(workdir: Path) -> Restored:
+    """The newest readable checkpoint of a run.
+
+    Raises:
+      UserError: where the folder holds no checkpoint.
+    """
+    if not (workdir / "checkpoints").is_dir():
+        raise UserError(f"{workdir} holds no checkpoints; give the --workdir of a run, such as runs/demo")
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        restored = checkpoints.restore_latest()
+    if restored is None:
+        raise UserError(f"{workdir} holds no finished checkpoint yet; let its run get further")
+    return restored

@@ -1,0 +1,215 @@
+"""The collaborative step: propose, query, update the prompt, refine the predictions; spread over devices by pmap.
+
+Every device regenerates all candidates, evaluates its share, gathers the losses of all, and computes the same update:
+only scalars travel, and any number of devices gives the same bits. Source: CraFT, algorithm 1 (arXiv 2402.04050).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from craft_jax import objectives, prompt, refinement
+from craft_jax.blackbox.meter import Ledger
+from craft_jax.blackbox.wall import BlackBox, Handle, draw_views
+from craft_jax.estimators import Search, SearchState
+from craft_jax.randomness import Stream
+from craft_jax.refinement import HeadState, Refinement
+
+AXIS = "devices"
+
+
+class Problem(struct.PyTreeNode):
+    """What a run looks at and never changes: replicated to every device once, before the loop.
+
+    Attributes:
+      black_box: answers the queries.
+      generator: from z to soft prompt.
+      views: handle of V views of the N training images, leaves [V, N, ...].
+      labels: of the N training images.
+      seed_key: of the run; streams and steps are folded in.
+    """
+
+    black_box: BlackBox
+    generator: prompt.PromptGenerator
+    views: Handle
+    labels: Int[Array, "N"]
+    seed_key: Array
+
+
+class TuningState(NamedTuple):
+    """What a step changes, and how many were made."""
+
+    search: SearchState
+    head: HeadState
+    step: Int[Array, ""]
+
+
+class Metrics(NamedTuple):
+    """Of one step, on the training images.
+
+    Attributes:
+      loss: mean loss of the candidates.
+      refined_loss: mean loss of the head over its epoch; the candidates' where no head is learnt.
+      prompt_accuracy, train_accuracy: of the new prompt, without and with the head, in [0, 1].
+    """
+
+    loss: Float[Array, ""]
+    refined_loss: Float[Array, ""]
+    prompt_accuracy: Float[Array, ""]
+    train_accuracy: Float[Array, ""]
+
+
+class Method(NamedTuple):
+    """How a step is carried out.
+
+    Attributes:
+      search: over z.
+      refinement: the head's functions.
+      learn_prompt, learn_head: False leaves the one or the other as it starts.
+      consistency: lambda.
+      head_consistency_steps: steps during which the head's side of the consistency counts.
+      chunk_pairs: antithetic pairs evaluated at once.
+      devices: over which the pairs are spread.
+    """
+
+    search: Search
+    refinement: Refinement
+    learn_prompt: bool
+    learn_head: bool
+    consistency: float
+    head_consistency_steps: int
+    chunk_pairs: int
+    devices: int
+
+
+Step = Callable[[Problem, TuningState], tuple[TuningState, Metrics]]
+
+
+def build_step(method: Method) -> Step:
+    """The collaborative step of `method`, to be run on the axis `AXIS`.
+
+    Returns:
+      (problem, state) -> (state, metrics).
+    """
+
+    def step(problem: Problem, state: TuningState) -> tuple[TuningState, Metrics]:
+        handle = _draw_training_views(problem, state.step)
+        search, loss = state.search, jnp.zeros(())
+
+        if method.learn_prompt:
+            candidates = method.search.ask(search)
+            losses = _query(method, problem, state, handle, candidates)
+            search, loss = method.search.tell(search, losses), losses.mean()
+
+        tuned = prompt.generate(problem.generator, search.z)
+        logits = problem.black_box.predict(tuned[None], handle)[0]
+
+        head, refined_loss = state.head, loss
+        if method.learn_head:
+            weight = jnp.where(state.step < method.head_consistency_steps, method.consistency, 0.0)
+            key = _step_key(problem, Stream.BATCHES, state.step)
+            head, refined_loss = method.refinement.train_epoch(head, key, logits, problem.labels, weight)
+
+        refined = refinement.apply(head.params, logits)
+        metrics = Metrics(
+            loss=loss,
+            refined_loss=refined_loss,
+            prompt_accuracy=objectives.accuracy(logits, problem.labels),
+            train_accuracy=objectives.accuracy(refined, problem.labels),
+        )
+        return TuningState(search, head, state.step + 1), metrics
+
+    return step
+
+
+def cost_of_step(method: Method, population_size: int, images: int) -> Ledger:
+    """What one step asks of the black box: the candidates, and the new prompt's predictions for the head."""
+    prompts = population_size if method.learn_prompt else 0
+    return Ledger(prompts=prompts, search_predictions=prompts * images, head_predictions=images)
+
+
+def _draw_training_views(problem: Problem, number: Array) -> Handle:
+    views = jax.tree.leaves(problem.views)[0].shape[0]
+    key = _step_key(problem, Stream.TRAIN_VIEWS, number)
+    return draw_views(problem.views, jax.random.randint(key, problem.labels.shape, 0, views))
+
+
+def _step_key(problem: Problem, stream: Stream, number: Array) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(problem.seed_key, stream), number)
+
+
+def _query(
+    method: Method, problem: Problem, state: TuningState, handle: Handle, candidates: Float[Array, "K dim"]
+) -> Float[Array, "K"]:
+    """Every candidate's loss, CE(f, y) + lambda KL(f + g(f) || f), each device asking for its share."""
+
+    def loss(logits: Float[Array, "N C"]) -> Float[Array, ""]:
+        refined = refinement.apply(state.head.params, logits)
+        tie = objectives.prompt_consistency(logits, refined)
+        return objectives.cross_entropy(logits, problem.labels) + method.consistency * tie
+
+    def query_chunk(chunk: Float[Array, "k dim"]) -> Float[Array, "k"]:
+        soft_prompts = prompt.generate(problem.generator, chunk)
+        return jax.vmap(loss)(problem.black_box.predict(soft_prompts, handle))
+
+    mine = _share(candidates, method.chunk_pairs, method.devices)
+    losses = jax.lax.all_gather(jax.lax.map(query_chunk, mine), AXIS)
+    return losses.reshape(-1)[: candidates.shape[0]]
+
+
+def _share(candidates: Float[Array, "K dim"], chunk_pairs: int, devices: int) -> Float[Array, "chunks k dim"]:
+    """This device's candidates in chunks of whole pairs, padded so that every device has as many chunks.
+
+    The size of a chunk does not depend on the devices, so neither do the bits of what it computes.
+    """
+    rows = 2 * chunk_pairs
+    chunks = -(-candidates.shape[0] // (rows * devices))
+    padding = chunks * rows * devices - candidates.shape[0]
+    padded = jnp.pad(candidates, ((0, padding), (0, 0)), mode="edge")
+    return padded.reshape(devices, chunks, rows, -1)[jax.lax.axis_index(AXIS)]
+
+
+def run_steps(step: Step, steps: int) -> Step:
+    """`steps` collaborative steps in one call; metrics come back as [steps]."""
+
+    def run(problem: Problem, state: TuningState) -> tuple[TuningState, Metrics]:
+        return jax.lax.scan(lambda state, _: step(problem, state), state, length=steps)
+
+    return run
+
+
+class Spread:
+    """Runs a function over (problem, state) on several devices at once. The one place that knows pmap.
+
+    Args:
+      devices: at least one, all of a kind.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device]) -> None:
+        self.devices = tuple(devices)
+        mesh = Mesh(np.array(self.devices), (AXIS,))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._one_each = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def compile(self, run: Step) -> Step:
+        """pmap of `run`; its state argument is donated."""
+        return jax.pmap(run, axis_name=AXIS, in_axes=(None, 0), devices=self.devices, donate_argnums=(1,))
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts a whole tree on every device, for arguments that are not mapped."""
+        return jax.device_put(tree, self._everywhere)
+
+    def mapped(self, tree: Any) -> Any:
+        """Puts a copy of the tree on every device, with the leading device axis of mapped arguments."""
+        copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(self.devices), *jnp.shape(leaf))), tree)
+        return jax.device_put(copies, self._one_each)
+
+    def fetch(self, tree: Any) -> Any:
+        """The first device's copy of a mapped tree, on the host; all devices hold the same."""
+        return jax.device_get(jax.tree.map(lambda leaf: leaf[0], tree))

@@ -1,0 +1,76 @@
+"""Sets in CoOp's layout: a folder of images and a `split_zhou_<Set>.json` that lists train, val and test.
+
+The split file is an object whose lists hold `[image path, label, class name]`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from craft_jax.data.fewshot import FewShotSet, Labelled, readable
+from craft_jax.data.photographs import PhotographFile
+from craft_jax.errors import UserError
+
+
+def load(images: Path, split_file: Path) -> FewShotSet:
+    """Reads a split and checks it, without opening any image.
+
+    Args:
+      images: folder that the split's paths are relative to.
+      split_file: the JSON file.
+
+    Raises:
+      UserError: where the file is missing or malformed, names a missing image, gives a label two names, gives two
+        classes one name, or tests on a training image.
+    """
+    parts = _read(split_file)
+    names = _class_names(parts, split_file)
+    labelled = {
+        part: tuple(Labelled(PhotographFile(images / path), label) for path, label, _ in rows)
+        for part, rows in parts.items()
+    }
+    for item in (item for items in labelled.values() for item in items):
+        if not item.photograph.path.is_file():
+            raise UserError(f"{split_file} names {item.photograph.path}, which does not exist; check data.images")
+    seen_in_training = {path for path, _, _ in parts["train"]}
+    for path, _, _ in parts["val"] + parts["test"]:
+        if path in seen_in_training:
+            raise UserError(f"{split_file}: {path} stands in train and again in val or test; keep it in one of them")
+    return FewShotSet(class_names=names, **labelled, split=split_file.stem)
+
+
+def _read(split_file: Path) -> dict[str, list[tuple[str, int, str]]]:
+    try:
+        content: Any = json.loads(split_file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{split_file}: no such split file; check data.root and data.split") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{split_file}: not a readable split file ({error})") from error
+    try:
+        parts = {
+            part: [(str(path), int(label), str(name)) for path, label, name in content[part]]
+            for part in ("train", "val", "test")
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{split_file}: not in CoOp's form; train, val and test must list [image path, label, class name]"
+        ) from error
+    if not parts["train"] or not parts["test"]:
+        raise UserError(f"{split_file}: train and test must each list at least one image")
+    return parts
+
+
+def _class_names(parts: dict[str, list[tuple[str, int, str]]], split_file: Path) -> tuple[str, ...]:
+    by_label: dict[int, str] = {}
+    for _, label, name in (row for rows in parts.values() for row in rows):
+        if by_label.setdefault(label, name) != name:
+            raise UserError(f"{split_file}: label {label} is called {by_label[label]!r} and {name!r}; give it one name")
+    if sorted(by_label) != list(range(len(by_label))):
+        raise UserError(f"{split_file}: labels must run from 0 to {len(by_label) - 1} without gaps")
+    names = [readable(by_label[label]) for label in range(len(by_label))]
+    for label, name in enumerate(names):
+        if name in names[:label]:
+            raise UserError(
+                f"{split_file}: labels {names.index(name)} and {label} are both called {name!r}; rename one of them"
+            )
+    return tuple(names)

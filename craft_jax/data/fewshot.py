@@ -1,0 +1,95 @@
+"""Few-shot sets: labelled photographs in train, validation and test, and how shots are drawn from them.
+
+The draw is CoOp's (Zhou et al., IJCV 2022), which the field follows: the same seed picks the same photographs.
+"""
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from craft_jax.data.photographs import Photograph
+from craft_jax.errors import UserError
+
+
+class Labelled(NamedTuple):
+    """A photograph and its class, an index into the set's class names."""
+
+    photograph: Photograph
+    label: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotSet:
+    """Photographs of C classes.
+
+    Attributes:
+      class_names: C names as they should be read, by label.
+      train: the shots, or the pool to draw them from.
+      val: held-out photographs, for choices; may be empty.
+      test: for measuring only.
+      split: which split this is, for the label of every result.
+      notes: what a reader of the results should know about the draw.
+    """
+
+    class_names: tuple[str, ...]
+    train: tuple[Labelled, ...]
+    val: tuple[Labelled, ...]
+    test: tuple[Labelled, ...]
+    split: str
+    notes: tuple[str, ...] = ()
+
+
+def draw_shots(pool: FewShotSet, shots: int, seed: int, *, with_replacement: bool = False) -> FewShotSet:
+    """Draws `shots` training photographs a class, and at most four validation ones, as CoOp does.
+
+    Args:
+      pool: the whole set.
+      shots: photographs a class, at least 1.
+      seed: of Python's random.Random, whose stream CoOp's draw uses.
+      with_replacement: draw with replacement from a class with fewer training photographs than shots.
+
+    Raises:
+      UserError: where a class has none, or has too few and `with_replacement` is off.
+    """
+    if shots < 1:
+        raise UserError(f"data.shots={shots} must be at least 1")
+    rng = random.Random(seed)
+    train = _group(pool.train)
+    missing = set(range(len(pool.class_names))) - set(train)
+    if missing:
+        raise UserError(f"class {pool.class_names[min(missing)]!r} has no training photograph; add some or drop it")
+    few = {label: len(items) for label, items in train.items() if len(items) < shots}
+    notes = pool.notes
+    if few:
+        label, found = next(iter(few.items()))
+        found_text = f"class {pool.class_names[label]!r} has {found} training photographs, fewer than data.shots={shots}"
+        if not with_replacement:
+            raise UserError(
+                f"{found_text}; lower data.shots, or set data.with_replacement=True to draw such classes with "
+                "replacement, as CoOp does"
+            )
+        notes += (f"drawn with replacement, as CoOp does, in {len(few)} of {len(train)} classes: {found_text}",)
+    drawn = [item for items in train.values() for item in _draw(rng, items, shots)]
+    kept = [
+        item
+        for items in _group(pool.val).values()
+        for item in (rng.sample(items, min(shots, 4)) if len(items) >= min(shots, 4) else items)
+    ]
+    return dataclasses.replace(pool, train=tuple(drawn), val=tuple(kept), notes=notes)
+
+
+def _draw(rng: random.Random, items: list[Labelled], shots: int) -> list[Labelled]:
+    return rng.sample(items, shots) if len(items) >= shots else rng.choices(items, k=shots)
+
+
+def _group(items: Sequence[Labelled]) -> dict[int, list[Labelled]]:
+    groups: dict[int, list[Labelled]] = {}
+    for item in items:
+        groups.setdefault(item.label, []).append(item)
+    return groups
+
+
+def readable(class_name: str) -> str:
+    """A class name as words: underscores are spaces."""
+    return " ".join(class_name.replace("_", " ").split())

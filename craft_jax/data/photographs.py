@@ -1,0 +1,65 @@
+"""Where one image's pixels come from: a file, or a record of a prepared data set.
+
+Photographs are opened lazily, one by one, so that a set of any size costs nothing until its shots are encoded.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from craft_jax.errors import UserError
+
+
+class Photograph(Protocol):
+    """Something that opens as an RGB image."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    def open(self) -> Image.Image:
+        """The image in RGB. Raises UserError, naming it, where it is missing or unreadable."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotographFile:
+    """An image file in any format that Pillow reads."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    def open(self) -> Image.Image:
+        """The decoded image in RGB. Raises UserError where the file is missing, truncated or no image."""
+        try:
+            with Image.open(self.path) as image:
+                return image.convert("RGB")
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path}: no such image; check the path or the split that names it") from error
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(
+                f"{self.path}: not a readable image ({error}); replace it or take it out of the set"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotographRecord:
+    """An image in a random-access data source, such as a prepared TFDS split."""
+
+    source: Any
+    index: int
+    origin: str
+
+    @property
+    def name(self) -> str:
+        """Data set, split and position."""
+        return f"{self.origin}[{self.index}]"
+
+    def open(self) -> Image.Image:
+        """The record's image in RGB."""
+        return Image.fromarray(self.source[self.index]["image"]).convert("RGB")

@@ -1,0 +1,58 @@
+"""What the commands share: reading flags, and turning a user's mistake into one line and a non-zero exit."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import flags
+
+from craft_jax.errors import UserError
+
+
+def parse(values: flags.FlagValues, argv: list[str]) -> flags.FlagValues:
+    """The parsed flags; positional arguments are not taken.
+
+    Raises:
+      UserError: for an unknown flag or setting, a value of the wrong type, or a settings file that cannot be loaded.
+    """
+    flags.DEFINE_bool("help", False, "Shows this help.", flag_values=values, short_name="h")
+    try:
+        rest = values(argv)
+    except flags.Error as error:
+        raise UserError(_first_line(error)) from error
+    except (AttributeError, KeyError) as error:  # ml_collections: a setting that the file does not have
+        hint = " ".join(str(error.args[0] if error.args else error).replace('"', "").split())
+        raise UserError(f"unknown setting in --config.NAME=VALUE: {hint}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"a setting has a value of the wrong type: {_first_line(error)}") from error
+    except OSError as error:
+        raise UserError(f"--config could not be loaded: {_last_line(error)}") from error
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+    if values["help"].value:
+        print(values.main_module_help() or values.get_help())
+        sys.exit(0)
+    if rest[1:]:
+        raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --config.NAME=VALUE")
+    return values
+
+
+def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str]) -> None:
+    """Runs a command; a UserError becomes one line on standard error and exit status 2, Ctrl-C status 130."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own start-up chatter
+    try:
+        main(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()

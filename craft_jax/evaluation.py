@@ -1,0 +1,92 @@
+"""Accuracy of a tuned model, with and without its refinement head, beside zero-shot."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from craft_jax import encoding, objectives, refinement
+from craft_jax.blackbox.meter import Ledger, Meter
+from craft_jax.blackbox.wall import BlackBox, Handle
+from craft_jax.checkpoints import TunedModel
+from craft_jax.data.fewshot import Labelled
+from craft_jax.data.photographs import Photograph
+from craft_jax.errors import UserError
+
+class Accuracy(NamedTuple):
+    """Accuracies in percent: the soft prompt's predictions, and the same refined by the head."""
+
+    prompt_only: float
+    refined: float
+
+
+def logits(
+    black_box: BlackBox, tuned: TunedModel, handle: Handle, images: int, meter: Meter
+) -> tuple[Float[Array, "N C"], Float[Array, "N C"]]:
+    """The tuned prompt's logits, and the same refined.
+
+    Raises:
+      UserError: where the model was tuned for another black box or other classes.
+    """
+    check_fit(tuned, black_box)
+    meter.admit(Ledger(evaluation_predictions=images))
+    plain = black_box.predict(jnp.asarray(tuned.prompt)[None], handle)[0]
+    return plain, refinement.apply(tuned.head, plain)
+
+
+def measure(black_box: BlackBox, tuned: TunedModel, handle: Handle, labels: Array, meter: Meter) -> Accuracy:
+    """Accuracy on encoded images."""
+    plain, refined = logits(black_box, tuned, handle, labels.size, meter)
+    return Accuracy(
+        prompt_only=100 * float(objectives.accuracy(plain, labels)),
+        refined=100 * float(objectives.accuracy(refined, labels)),
+    )
+
+
+def zero_shot(black_box: BlackBox, handle: Handle, labels: Array, meter: Meter) -> float:
+    """Accuracy in percent of the unlearnt prompt."""
+    meter.admit(Ledger(evaluation_predictions=labels.size))
+    return 100 * float(objectives.accuracy(black_box.predict(black_box.initial_prompt[None], handle)[0], labels))
+
+
+def evaluate(tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Labelled]) -> Accuracy:
+    """Accuracy in percent of a tuned model on labelled photographs."""
+    meter = Meter(budget=None)
+    handle = encoding.centre_crops(black_box, [item.photograph for item in photographs], meter)
+    return measure(black_box, tuned, handle, labels_of(photographs), meter)
+
+
+def predict(tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Photograph]) -> Float[np.ndarray, "N C"]:
+    """Class probabilities of photographs, by the tuned prompt and the head."""
+    meter = Meter(budget=None)
+    handle = encoding.centre_crops(black_box, photographs, meter)
+    _, refined = logits(black_box, tuned, handle, len(photographs), meter)
+    return np.asarray(jax.nn.softmax(refined))
+
+
+def labels_of(photographs: Sequence[Labelled]) -> Array:
+    """The labels of N photographs, int32."""
+    return jnp.array([item.label for item in photographs], jnp.int32)
+
+
+def check_fit(tuned: TunedModel, black_box: BlackBox) -> None:
+    """Raises UserError where a model was tuned for another black box or other classes."""
+    made_for, given = tuned.black_box, black_box.identity
+    for part in ("fingerprint", "template"):
+        if made_for[part] != given[part]:
+            raise UserError(
+                f"the checkpoint was made for black box {made_for['model']} ({part} {made_for[part]!r}), and "
+                f"{given['model']} has {part} {given[part]!r}; load the black box that it was made for"
+            )
+    if tuned.class_names != black_box.class_names:
+        raise UserError(
+            f"the checkpoint was made for {_some(tuned.class_names)}, and the black box is set up for "
+            f"{_some(black_box.class_names)}; load it with the checkpoint's class names, in its order"
+        )
+
+
+def _some(class_names: tuple[str, ...]) -> str:
+    return f"{len(class_names)} classes ({', '.join(class_names[:3])}, ...)"

@@ -1,0 +1,51 @@
+"""The main job: python -m craft_jax.main --config=configs/demo.py --workdir=runs/demo
+
+Tunes, or resumes, and leaves checkpoints, metrics.jsonl, result.json, report.md and curve.png in the workdir.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from craft_jax import config as settings
+from craft_jax.entry import exit_on_user_error, parse
+from craft_jax.errors import UserError
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", help_string="Settings file, such as configs/demo.py; override any with --config.data.shots=4.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run, resumed where it stopped; by default runs/<config>.", flag_values=values
+    )
+    return values
+
+
+def main(argv: list[str]) -> None:
+    """Runs the job that the command line describes."""
+    given = parse(_flags(), argv)
+    if given.config is None:
+        raise UserError("--config is missing; try --config=configs/demo.py")
+    config = settings.from_config_dict(given.config)
+    name = Path(config_flags.get_config_filename(given["config"])).stem
+    workdir = Path(given.workdir or f"runs/{name}")
+
+    # Imported here, so that --help and bad settings answer at once.
+    from craft_jax import blackbox, data, report, training
+
+    training.check_workdir(workdir)
+    photographs = data.load(config.data, config.seed)
+    for note in photographs.notes:
+        print(f"note: {note}", flush=True)
+    black_box = blackbox.load(config.black_box.model, photographs.class_names, config.black_box.template)
+    result = training.train(black_box, photographs, config, workdir).result
+    print(f"\n{report.table(result)}\n\nreport: {workdir / training.REPORT}\ncheckpoint: {workdir / 'checkpoints'}")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main, sys.argv)

@@ -1,0 +1,67 @@
+"""What a person sees of a run while it goes: one live bar, or plain lines where standard output is no terminal."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import tqdm
+
+
+class Progress:
+    """Shows steps, queries, loss, accuracy and time left.
+
+    Args:
+      steps: of the whole run.
+      start: step that the run starts or resumes at.
+      budget: prompts that the run may query.
+      stream: where to show; a bar on a terminal, plain lines elsewhere.
+      clock: seconds.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        start: int,
+        budget: int,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream or sys.stdout
+        self._clock = clock
+        self._steps, self._start, self._budget = steps, start, budget
+        self._began = clock()
+        self._bar = tqdm.tqdm(
+            total=steps,
+            initial=start,
+            file=self._stream,
+            disable=not self._stream.isatty(),
+            unit="step",
+            dynamic_ncols=True,
+            bar_format="{desc} {bar} {n_fmt}/{total_fmt} steps, {remaining} left{postfix}",
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Shows a logged step."""
+        text = (
+            f"queries {row['prompts']:,} of {self._budget:,}, predictions {row['predictions']:,}, "
+            f"loss {row['loss']:.4f}, train accuracy {row['train_refined']:.1f} %"
+        )
+        if "test_refined" in row:
+            text += f", test {row['test_refined']:.1f} %"
+        if not self._bar.disable:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(row["step"] - self._bar.n)
+            return
+        left = (self._clock() - self._began) / (row["step"] - self._start) * (self._steps - row["step"])
+        print(f"step {row['step']}/{self._steps}, {text}, {_clock_text(left)} left", file=self._stream, flush=True)
+
+
+def _clock_text(seconds: float) -> str:
+    return f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"

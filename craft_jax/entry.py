@@ -9,8 +9,8 @@ from absl import flags
 from craft_jax.errors import UserError
 
 
-def parse(values: flags.FlagValues, argv: list[str]) -> flags.FlagValues:
-    """The parsed flags; positional arguments are not taken.
+def parse(values: flags.FlagValues, argv: list[str], usage: str) -> tuple[flags.FlagValues, list[str]]:
+    """The parsed flags and the positional arguments; `--help` prints `usage` and the flags, and exits.
 
     Raises:
       UserError: for an unknown flag or setting, a value of the wrong type, or a settings file that cannot be loaded.
@@ -21,20 +21,17 @@ def parse(values: flags.FlagValues, argv: list[str]) -> flags.FlagValues:
     except flags.Error as error:
         raise UserError(_first_line(error)) from error
     except (AttributeError, KeyError) as error:  # ml_collections: a setting that the file does not have
-        hint = " ".join(str(error.args[0] if error.args else error).replace('"', "").split())
-        raise UserError(f"unknown setting in --config.NAME=VALUE: {hint}") from error
+        raise UserError(f"unknown setting on the command line: {_message(error)}") from error
     except (TypeError, ValueError) as error:
         raise UserError(f"a setting has a value of the wrong type: {_first_line(error)}") from error
     except OSError as error:
-        raise UserError(f"--config could not be loaded: {_last_line(error)}") from error
+        raise UserError(f"--config could not be loaded: {last_line(error)}") from error
     except SyntaxError as error:
         raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     if values["help"].value:
-        print(values.main_module_help() or values.get_help())
+        print(f"{usage}\n{values.get_help(include_special_flags=False)}")
         sys.exit(0)
-    if rest[1:]:
-        raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --config.NAME=VALUE")
-    return values
+    return values, rest[1:]
 
 
 def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str]) -> None:
@@ -50,9 +47,19 @@ def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str]) -> No
         sys.exit(130)
 
 
+def last_line(error: Exception) -> str:
+    """The last line of an error's message, where ml_collections and the like say what really happened."""
+    return str(error).strip().splitlines()[-1].strip()
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()
+def _message(error: Exception) -> str:
+    # A KeyError's own text is the repr of its message, line breaks and all.
+    message = error.args[0] if error.args else ""
+    while isinstance(message, Exception):
+        message = message.args[0]
+    lines = str(message).encode().decode("unicode_escape").strip("'").splitlines()
+    return "; ".join(line.strip().replace("Did you", "did you") for line in lines)

@@ -5,13 +5,16 @@ Tunes, or resumes, and leaves checkpoints, metrics.jsonl, result.json, report.md
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from craft_jax import config as settings
-from craft_jax.entry import exit_on_user_error, parse
+from craft_jax.entry import exit_on_user_error, last_line, parse
 from craft_jax.errors import UserError
+
+_USAGE = "usage: python -m craft_jax.main --config=configs/demo.py [--workdir=runs/demo] [--config.NAME=VALUE ...]"
 
 
 def _flags() -> flags.FlagValues:
@@ -28,10 +31,10 @@ def _flags() -> flags.FlagValues:
 
 def main(argv: list[str]) -> None:
     """Runs the job that the command line describes."""
-    given = parse(_flags(), argv)
-    if given.config is None:
-        raise UserError("--config is missing; try --config=configs/demo.py")
-    config = settings.from_config_dict(given.config)
+    given, rest = parse(_flags(), argv, usage=_USAGE)
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; settings are given as --config.NAME=VALUE")
+    config = settings.from_config_dict(_settings_file(given))
     name = Path(config_flags.get_config_filename(given["config"])).stem
     workdir = Path(given.workdir or f"runs/{name}")
 
@@ -45,6 +48,15 @@ def main(argv: list[str]) -> None:
     black_box = blackbox.load(config.black_box.model, photographs.class_names, config.black_box.template)
     result = training.train(black_box, photographs, config, workdir).result
     print(f"\n{report.table(result)}\n\nreport: {workdir / training.REPORT}\ncheckpoint: {workdir / 'checkpoints'}")
+
+
+def _settings_file(given: flags.FlagValues) -> dict[str, Any]:
+    if given.config is None:
+        raise UserError("--config is missing; try --config=configs/demo.py")
+    try:
+        return given.config.to_dict()
+    except OSError as error:  # ml_collections reports a missing file at its first use
+        raise UserError(f"--config could not be loaded: {last_line(error)}") from error
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ All side effects of a run live here: its workdir holds checkpoints, metrics.json
 import dataclasses
 import functools
 import json
-import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -57,7 +57,7 @@ def train(
     if (workdir / RESULT).exists():
         return _finished(workdir, black_box, config, stream)
     run = assembly.assemble(black_box, photographs, config)
-    _create(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
     with Checkpoints(workdir) as checkpoints:
         start = _resume(run, checkpoints, workdir, stream) or _begin(run)
         log = MetricsLog(workdir / METRICS, resume_step=int(start.state.step))
@@ -166,19 +166,15 @@ def _tuned(problem: Problem, state: TuningState) -> TunedModel:
 
 
 def check_workdir(workdir: Path) -> None:
-    """Raises UserError where a run could not write into `workdir`; creates nothing."""
+    """Raises UserError where a run could not write into `workdir`; leaves nothing behind."""
     existing = workdir.absolute()
     while not existing.exists():
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--workdir={workdir}: {existing} is not a folder that can be written; choose another")
-
-
-def _create(workdir: Path) -> None:
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=existing):
+            pass
     except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be created ({error.strerror}); choose another") from error
+        raise UserError(f"--workdir={workdir}: cannot write into {existing} ({error.strerror}); choose another") from error
 
 
 def _finished(workdir: Path, black_box: BlackBox, config: Config, stream: TextIO) -> Outcome:

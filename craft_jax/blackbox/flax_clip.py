@@ -136,7 +136,7 @@ def _load_pretrained(model: str) -> tuple[Any, Any, Any]:
     folder = str(BUNDLED_MODEL) if model == BUNDLED else model
     transformers.logging.set_verbosity_error()
     try:
-        clip = transformers.FlaxCLIPModel.from_pretrained(folder)
+        clip = _without_random_weights(transformers.FlaxCLIPModel).from_pretrained(folder)
         tokenizer = transformers.CLIPTokenizerFast.from_pretrained(folder)
         pixels = transformers.CLIPImageProcessor.from_pretrained(folder)
     except Exception as error:  # the hub client, safetensors, msgpack and JSON each raise their own kinds
@@ -145,7 +145,29 @@ def _load_pretrained(model: str) -> tuple[Any, Any, Any]:
             f"black_box.model={model!r} could not be loaded as a FlaxCLIP model ({reason}); give `bundled`, a folder "
             "with config.json, weights, tokenizer and preprocessor_config.json, or a hub name that this machine reaches"
         ) from error
+    absent = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(clip.params)
+        if np.isnan(leaf).all()
+    ]
+    if absent:
+        raise UserError(f"black_box.model={model!r} lacks {len(absent)} weights, among them {absent[0]}; complete it")
     return clip, tokenizer, pixels
+
+
+def _without_random_weights(model_class: Any) -> Any:
+    """The public class without its random initialisation, which takes longer than all else and is overwritten.
+
+    Weights that the files lack stay NaN, where the public class would leave random ones behind a warning.
+    """
+
+    class Loaded(model_class):
+        def init_weights(self, rng: Array, input_shape: tuple, params: Any = None) -> Any:
+            shapes = jax.eval_shape(lambda: super(Loaded, self).init_weights(jax.random.key(0), input_shape))
+            return jax.tree.map(lambda leaf: np.full(leaf.shape, np.nan, leaf.dtype), shapes)
+
+    Loaded.__name__ = model_class.__name__
+    return Loaded
 
 
 def _tokenize(tokenizer: Any, caption: str, config: Any) -> list[int]:

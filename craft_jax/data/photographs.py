@@ -40,7 +40,7 @@ class PhotographFile:
             with Image.open(self.path) as image:
                 return image.convert("RGB")
         except FileNotFoundError as error:
-            raise UserError(f"{self.path}: no such image; check the path or the split that names it") from error
+            raise UserError(f"{self.path}: no such image; check the path") from error
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(
                 f"{self.path}: not a readable image ({error}); replace it or take it out of the set"

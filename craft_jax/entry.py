@@ -62,4 +62,4 @@ def _message(error: Exception) -> str:
     while isinstance(message, Exception):
         message = message.args[0]
     lines = str(message).encode().decode("unicode_escape").strip("'").splitlines()
-    return "; ".join(line.strip().replace("Did you", "did you") for line in lines)
+    return "; ".join(line.strip().strip("'").replace("Did you", "did you") for line in lines)

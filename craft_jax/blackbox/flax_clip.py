@@ -106,9 +106,10 @@ def load(model: str, class_names: Sequence[str], template: str = "a photo of a {
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), clip.params)
     captions = [_tokenize(tokenizer, template.format(name), clip.config.text_config) for name in class_names]
     context = template.split("{}")[0].rstrip()
-    n_ctx = len(tokenizer(context)["input_ids"]) - 2  # SOS and EOS stand around it
+    start = tokenizer(context)["input_ids"][:-1]  # without EOS
+    n_ctx = len(start) - 1
     for name, caption in zip(class_names, captions, strict=True):
-        if caption[: n_ctx + 1] != captions[0][: n_ctx + 1]:
+        if caption[: n_ctx + 1] != start:
             raise UserError(f"black_box.template: the words before {{}} run into class name {name!r}; add a space")
     return FlaxCLIPBlackBox(
         _text=_text_tower(clip.config.text_config, params, captions, n_ctx),

@@ -1,0 +1,72 @@
+"""Shared by all tests: four simulated devices, a small set in CoOp's layout, and the bundled black box."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import craft_jax
+from craft_jax import data
+from craft_jax.config import Config, DataConfig, RefinementConfig, RunConfig, SearchConfig
+
+BUNDLED = Path(data.__file__).parent.parent / "assets" / "caltech24"
+FOLDERS = {"pizza": "pizza", "grand_piano": "grand_piano", "sunflower": "sunflower"}
+
+
+@pytest.fixture(scope="session")
+def coop_root(tmp_path_factory):
+    """Caltech101 as CoOp lays it out, in miniature: 3 classes with 6 train, 2 val and 4 test photographs."""
+    root = tmp_path_factory.mktemp("data")
+    images = root / "caltech-101" / "101_ObjectCategories"
+    split = json.loads((BUNDLED / "split_caltech24_64px.json").read_text())
+    small = {}
+    for part, count in (("train", 6), ("val", 2), ("test", 4)):
+        small[part] = []
+        for label, name in enumerate(FOLDERS):
+            for path, _, _ in [row for row in split[part] if row[2] == name][:count]:
+                (images / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(BUNDLED / "images" / path, images / path)
+                small[part].append([path, label, name])
+    (root / "caltech-101" / "split_zhou_Caltech101.json").write_text(json.dumps(small))
+    return root
+
+
+@pytest.fixture
+def small_data(coop_root):
+    """Settings that draw 4 shots from the small set."""
+    return DataConfig(
+        root=str(coop_root),
+        images="caltech-101/101_ObjectCategories",
+        split="caltech-101/split_zhou_Caltech101.json",
+        shots=4,
+        views=2,
+    )
+
+
+@pytest.fixture
+def small_config(small_data):
+    """A run of 6 steps of 8 prompts on the small set."""
+    return Config(
+        query_budget=48,
+        data=small_data,
+        search=SearchConfig(population_size=8),
+        refinement=RefinementConfig(hidden=16, batch_size=5),
+        run=RunConfig(steps_per_call=2, eval_every=2, checkpoint_every=2, devices=1),
+    )
+
+
+@pytest.fixture
+def small_set(small_data):
+    """The small set with its shots drawn."""
+    return data.load(small_data, seed=1)
+
+
+@pytest.fixture(scope="session")
+def small_black_box():
+    """The bundled CLIP, set up for the small set's classes."""
+    return craft_jax.load_black_box("bundled", ("pizza", "grand piano", "sunflower"))

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+from ml_collections import config_flags
+
+from craft_jax.config import Config, from_config_dict, to_config_dict
+from craft_jax.errors import UserError
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+def test_settings_survive_the_round_trip_through_a_config_dict():
+    config = Config(seed=3, query_budget=2000)
+
+    assert from_config_dict(to_config_dict(config)) == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_file_holds_valid_settings(path):
+    module = {}
+    exec(compile(path.read_text(), path, "exec"), module)
+
+    assert from_config_dict(module["get_config"]()).steps >= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"shotz": 4}}, "unknown setting data.shotz; did you mean shots?"),
+        ({"data": 4}, "data is a group of settings"),
+        ({"seed": "1"}, "seed='1' must be a whole number, not str"),
+        ({"seed": True}, "seed=True must be a whole number, not bool"),
+        ({"data": {"shots": 0}}, "data.shots=0 must be at least 1"),
+        ({"search": {"sigma": float("nan")}}, "search.sigma=nan must be a number"),
+        ({"search": {"population_size": 7}}, "search.population_size=7 must be even"),
+        ({"search": {"directions": "sideways"}}, "search.directions='sideways' must be one of orthogonal, gaussian"),
+        ({"query_budget": 39}, "query_budget=39 does not pay for one step"),
+        ({"prompt": {"intrinsic_dim": 8}}, "search.directions=orthogonal has room for 8 pairs"),
+        ({"black_box": {"template": "{}"}}, "black_box.template='{}' must hold {} once, with words before it"),
+        ({"run": {"eval_every": 3, "steps_per_call": 2}}, "run.eval_every=3 must be a multiple"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_remedy(changes, message):
+    with pytest.raises(UserError, match="^" + message.replace(".", r"\.").replace("?", r"\?").replace("{}", r"\{\}")):
+        from_config_dict(changes)
+
+
+def test_a_whole_number_will_do_for_a_setting_that_is_a_number():
+    assert from_config_dict({"search": {"sigma": 1}}).search.sigma == 1
+
+
+def test_the_command_line_overrides_a_nested_setting(monkeypatch):
+    from absl import flags
+
+    argv = ["main", f"--config={CONFIGS[0]}", "--config.data.shots=4"]
+    monkeypatch.setattr("sys.argv", argv)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(argv)
+
+    assert from_config_dict(values.config).data.shots == 4

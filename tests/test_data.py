@@ -1,0 +1,166 @@
+"""Sources, draws and pixels."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from craft_jax import data
+from craft_jax.config import DataConfig
+from craft_jax.data import coop, pixels
+from craft_jax.data.fewshot import FewShotSet, Labelled, draw_shots
+from craft_jax.data.photographs import PhotographFile
+from craft_jax.errors import UserError
+
+
+def _pool(**counts):
+    names = tuple(counts)
+    train = tuple(
+        Labelled(PhotographFile(f"{name}/{i}.jpg"), label)
+        for label, name in enumerate(names)
+        for i in range(counts[name])
+    )
+    return FewShotSet(class_names=names, train=train, val=train, test=train, split="made up")
+
+
+def _drawn(few_shot_set):
+    return [str(item.photograph.path) for item in few_shot_set.train]
+
+
+def test_shots_are_the_ones_that_coop_draws():
+    """CoOp: random.seed(seed), then random.sample of each class's items in order of first appearance."""
+    pool = _pool(cat=10, dog=10)
+    random.seed(2)
+    expected = [f"{name}/{i}.jpg" for name in ("cat", "dog") for i in random.sample(range(10), 3)]
+
+    assert _drawn(draw_shots(pool, 3, seed=2)) == expected
+    assert expected == ["cat/0.jpg", "cat/1.jpg", "cat/8.jpg", "dog/5.jpg", "dog/2.jpg", "dog/4.jpg"]
+
+
+def test_classes_are_drawn_in_order_of_first_appearance():
+    pool = _pool(cat=10, dog=10)
+    reversed_pool = FewShotSet(pool.class_names, pool.train[::-1], (), (), "made up")
+    random.seed(1)
+    expected = [f"{name}/{9 - i}.jpg" for name in ("dog", "cat") for i in random.sample(range(10), 2)]
+
+    assert _drawn(draw_shots(reversed_pool, 2, seed=1)) == expected
+
+
+def test_a_class_with_too_few_photographs_is_refused_with_the_remedy():
+    with pytest.raises(UserError, match=r"class 'dog' has 2 training photographs.*data.with_replacement=True"):
+        draw_shots(_pool(cat=5, dog=2), 4, seed=1)
+
+
+def test_a_class_with_too_few_photographs_is_drawn_with_replacement_where_asked():
+    drawn = draw_shots(_pool(cat=5, dog=2), 4, seed=1, with_replacement=True)
+
+    assert len(drawn.train) == 8
+    assert set(_drawn(drawn)[4:]) <= {"dog/0.jpg", "dog/1.jpg"}
+    assert "1 of 2 classes: class 'dog' has 2" in drawn.notes[0]
+
+
+def test_the_bundled_set_tests_on_no_training_or_validation_photograph():
+    bundled = data.load(DataConfig(), seed=1)
+    parts = [{item.photograph.path for item in part} for part in (bundled.train, bundled.val, bundled.test)]
+
+    assert [len(part) for part in parts] == [24 * 16, 24 * 4, 638]
+    assert not parts[0] & parts[2]
+    assert not parts[1] & parts[2]
+    assert not parts[0] & parts[1]
+
+
+def test_class_names_read_as_words():
+    assert "grand piano" in data.load(DataConfig(), seed=1).class_names
+
+
+@pytest.fixture
+def split(tmp_path):
+    """Writes a split of two tiny classes, changed by the caller, and returns its loader."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (40, 30), (i, i, i)).save(tmp_path / name / f"{i}.png")
+
+    def load(change):
+        rows = {
+            part: [[f"{name}/{i}.png", label, name] for label, name in enumerate(("cat", "dog"))]
+            for i, part in enumerate(("train", "val", "test"))
+        }
+        change(rows)
+        path = tmp_path / "split.json"
+        path.write_text(rows if isinstance(rows, str) else json.dumps(rows))
+        return coop.load(tmp_path, path)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows["val"].append(["cat/9.png", 0, "cat"]), "names .*cat/9.png, which does not exist"),
+        (lambda rows: rows["test"].append(["cat/0.png", 0, "cat"]), "cat/0.png stands in train and again"),
+        (lambda rows: rows["test"].append(["dog/2.png", 1, "fox"]), "label 1 is called 'dog' and 'fox'"),
+        (lambda rows: rows["test"].append(["dog/2.png", 3, "fox"]), "labels must run from 0 to 2 without gaps"),
+        (lambda rows: rows["train"].append(["dog/2.png", 2, "_dog"]), "labels 1 and 2 are both called 'dog'"),
+        (lambda rows: rows.pop("val"), "not in CoOp's form"),
+        (lambda rows: rows["train"].clear(), "train and test must each list at least one image"),
+    ],
+)
+def test_a_bad_split_is_refused_in_one_line_that_names_it(split, change, message):
+    with pytest.raises(UserError, match=rf"split\.json.*{message}"):
+        split(change)
+
+
+def test_a_missing_split_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere.json: no such split file"):
+        coop.load(tmp_path, tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_an_unreadable_photograph_is_named(tmp_path, content):
+    path = tmp_path / "broken.jpg"
+    if content is None:
+        Image.effect_noise((64, 64), 50).save(path)
+        path.write_bytes(path.read_bytes()[:400])
+    else:
+        path.write_bytes(content)
+
+    with pytest.raises(UserError, match="broken.jpg: not a readable image"):
+        PhotographFile(path).open()
+
+
+@pytest.mark.parametrize("size", [(40, 64), (64, 40), (32, 32), (31, 97), (500, 333)])
+def test_the_centre_crop_is_clips_own_preprocessing(size):
+    from transformers import CLIPImageProcessor
+
+    from craft_jax.blackbox.flax_clip import BUNDLED_MODEL
+
+    processor = CLIPImageProcessor.from_pretrained(BUNDLED_MODEL)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+    own = np.asarray(pixels.centre_crop(image, 32), np.float32) / 255
+    own = (own - np.array(processor.image_mean)) / np.array(processor.image_std)
+
+    np.testing.assert_allclose(own.transpose(2, 0, 1), processor(image)["pixel_values"][0], atol=1e-6)
+
+
+def test_a_view_is_the_same_in_every_run_and_differs_between_views_images_and_seeds():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8))
+
+    def view(*counters):
+        return np.asarray(pixels.view_crop(*counters)(image, 32))
+
+    np.testing.assert_array_equal(view(1, 2, 3), view(1, 2, 3))
+    for other in ((2, 2, 3), (1, 3, 3), (1, 2, 4)):
+        assert (view(1, 2, 3) != view(*other)).any()
+
+
+def test_batches_keep_the_order_and_pad_the_last(small_set):
+    photographs = [item.photograph for item in small_set.train]
+    batches = list(pixels.batches(photographs, [pixels.centre_crop] * 12, 32, batch_size=5))
+
+    assert [batch.shape for batch in batches] == [(5, 32, 32, 3)] * 3
+    whole = np.concatenate(batches)
+    for position, photograph in enumerate(photographs):
+        np.testing.assert_array_equal(whole[position], np.asarray(pixels.centre_crop(photograph.open(), 32)))

@@ -160,7 +160,8 @@ def _query(
 
     mine = _share(candidates, method.chunk_pairs, method.devices)
     losses = jax.lax.all_gather(jax.lax.map(query_chunk, mine), AXIS)
-    return losses.reshape(-1)[: candidates.shape[0]]
+    # The barrier keeps XLA from summing losses in the order of devices, which would change the last bits.
+    return jax.lax.optimization_barrier(losses.reshape(-1)[: candidates.shape[0]])
 
 
 def _share(candidates: Float[Array, "K dim"], chunk_pairs: int, devices: int) -> Float[Array, "chunks k dim"]:

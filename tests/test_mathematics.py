@@ -1,0 +1,271 @@
+"""Prompt, objectives, estimators and refinement head against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from craft_jax import estimators, objectives, prompt, refinement
+
+DIRECTIONS = pytest.mark.parametrize("directions", estimators.DIRECTIONS.values(), ids=estimators.DIRECTIONS.keys())
+
+
+# Prompt generation
+
+
+def test_the_prompt_starts_at_p0_and_is_affine_in_z():
+    start = jnp.ones((4, 8))
+    generator = prompt.build(jax.random.key(0), start, intrinsic_dim=16, std=0.1, bound=0.0)
+    z, w = jax.random.normal(jax.random.key(1), (2, 16))
+
+    def shift(z):
+        return prompt.generate(generator, z) - start
+
+    np.testing.assert_array_equal(shift(jnp.zeros(16)), 0)
+    np.testing.assert_allclose(shift(2 * z - w), 2 * shift(z) - shift(w), atol=1e-5)
+    np.testing.assert_allclose(prompt.generate(generator, jnp.stack([z, w]))[1], prompt.generate(generator, w), atol=1e-6)
+
+
+def test_the_projection_has_the_standard_deviation_asked_for():
+    generator = prompt.build(jax.random.key(0), jnp.zeros((4, 192)), intrinsic_dim=512, std=0.2, bound=0.0)
+
+    assert generator.projection.std() == pytest.approx(0.2, rel=0.01)
+
+
+def test_the_bound_clips_each_coordinate_of_z():
+    generator = prompt.build(jax.random.key(0), jnp.zeros((4, 8)), intrinsic_dim=3, std=1.0, bound=5.0)
+
+    np.testing.assert_array_equal(
+        prompt.generate(generator, jnp.array([9.0, -9.0, 2.0])), prompt.generate(generator, jnp.array([5.0, -5.0, 2.0]))
+    )
+
+
+# Objectives. With logits log(1), log(3) the softmax is 1/4, 3/4; with equal logits it is 1/2, 1/2.
+
+QUARTER = jnp.log(jnp.array([[1.0, 3.0]]))
+HALF = jnp.zeros((1, 2))
+
+
+def test_cross_entropy_equals_the_hand_worked_value():
+    logits = jnp.concatenate([QUARTER, HALF])
+
+    assert objectives.cross_entropy(logits, jnp.array([0, 1])) == pytest.approx((np.log(4) + np.log(2)) / 2)
+
+
+def test_prompt_consistency_is_the_divergence_of_the_refined_from_the_plain_predictions():
+    # KL((1/2, 1/2) || (1/4, 3/4)) = 1/2 log 2 + 1/2 log(2/3)
+    expected = 0.5 * np.log(2) + 0.5 * np.log(2 / 3)
+
+    assert objectives.prompt_consistency(logits=QUARTER, refined=HALF) == pytest.approx(expected, abs=1e-6)
+
+
+def test_head_consistency_is_the_divergence_of_the_plain_from_the_refined_predictions():
+    # KL((1/4, 3/4) || (1/2, 1/2)) = 1/4 log(1/2) + 3/4 log(3/2)
+    expected = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
+
+    assert objectives.head_consistency(logits=QUARTER, refined=HALF) == pytest.approx(expected, abs=1e-6)
+
+
+def test_masked_images_count_in_no_loss():
+    logits = jnp.concatenate([QUARTER, HALF])
+    refined = jnp.concatenate([HALF, QUARTER])
+    labels, mask = jnp.array([0, 1]), jnp.array([True, False])
+
+    assert objectives.cross_entropy(logits, labels, mask) == objectives.cross_entropy(QUARTER, labels[:1])
+    assert objectives.head_consistency(logits, refined, mask) == objectives.head_consistency(QUARTER, HALF)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**31 - 1), st.floats(0.1, 30))
+def test_consistency_is_never_negative_and_zero_only_between_equal_predictions(seed, scale):
+    a, b = scale * jax.random.normal(jax.random.key(seed), (2, 3, 5))
+
+    for consistency in (objectives.prompt_consistency, objectives.head_consistency):
+        assert consistency(a, b) > 0
+        assert consistency(a, a + 3.0) == pytest.approx(0, abs=1e-5)  # logits count up to a constant
+
+
+def test_accuracy_counts_the_highest_logit():
+    assert objectives.accuracy(jnp.array([[0.0, 1.0], [2.0, 1.0], [0.0, 3.0]]), jnp.array([1, 0, 0])) == pytest.approx(2 / 3)
+
+
+# Estimators
+
+DIM = 12
+
+
+def _gradients(loss, z, directions, *, draws, pairs=4, sigma=0.5, shaping=estimators.raw_losses):
+    """Gradient estimates of independent draws: with SGD at rate 1, z moves by minus the estimate."""
+
+    def estimate(seed):
+        search = estimators.antithetic(
+            jax.random.key(seed), pairs=pairs, sigma=sigma, tx=optax.sgd(1.0), directions=directions, shaping=shaping
+        )
+        state = search.init(z)
+        return z - search.tell(state, jax.vmap(loss)(search.ask(state))).z
+
+    return jax.jit(jax.vmap(estimate))(jnp.arange(draws))
+
+
+def _assert_mean_within_standard_errors(samples, expected, errors=5):
+    deviation = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    assert (np.abs(samples.mean(axis=0) - expected) <= errors * deviation + 1e-6).all()
+
+
+@DIRECTIONS
+def test_the_estimate_of_a_linear_function_is_exact_in_expectation(directions):
+    slope = jnp.linspace(-1, 2, DIM)
+
+    samples = _gradients(lambda z: slope @ z, jnp.ones(DIM), directions, draws=2000)
+
+    _assert_mean_within_standard_errors(samples, slope)
+
+
+@DIRECTIONS
+def test_the_mean_estimate_on_a_quadratic_is_the_true_gradient(directions):
+    curvature = jnp.linspace(0.1, 3, DIM)
+    z = jnp.linspace(-1, 1, DIM)
+
+    samples = _gradients(lambda z: 0.5 * curvature @ jnp.square(z), z, directions, draws=2000)
+
+    _assert_mean_within_standard_errors(samples, curvature * z)
+
+
+@DIRECTIONS
+def test_even_terms_cancel_within_a_pair(directions):
+    centre = jnp.linspace(-1, 1, DIM)
+
+    samples = _gradients(lambda z: jnp.sum((z - centre) ** 4) + 7.0, centre, directions, draws=20)
+
+    np.testing.assert_allclose(samples, 0, atol=1e-4)
+
+
+def test_as_many_orthogonal_pairs_as_dimensions_give_the_exact_gradient_of_a_quadratic():
+    curvature, z = jnp.linspace(0.1, 3, DIM), jnp.linspace(-1, 1, DIM)
+
+    samples = _gradients(
+        lambda z: 0.5 * curvature @ jnp.square(z), z, estimators.orthogonal, draws=3, pairs=DIM
+    )
+
+    np.testing.assert_allclose(samples, jnp.broadcast_to(curvature * z, (3, DIM)), atol=1e-4)
+
+
+def test_orthogonal_directions_are_orthogonal_and_as_long_as_gaussian_ones_on_average():
+    directions = estimators.orthogonal(jax.random.key(0), jnp.arange(5), 64)
+
+    np.testing.assert_allclose(directions @ directions.T, 64 * np.eye(5), atol=1e-3)
+
+
+@DIRECTIONS
+def test_each_step_draws_new_directions(directions):
+    key = jax.random.key(0)
+    first, second = (directions(jax.random.fold_in(key, step), jnp.arange(4), DIM) for step in (0, 1))
+
+    assert (first != second).all()
+
+
+def test_candidates_come_in_mirrored_pairs_around_z():
+    search = estimators.antithetic(
+        jax.random.key(0), pairs=3, sigma=0.1, tx=optax.sgd(1.0),
+        directions=estimators.gaussian, shaping=estimators.raw_losses,
+    )
+    z = jnp.arange(5.0)
+    candidates = search.ask(search.init(z))
+
+    assert candidates.shape == (6, 5)
+    np.testing.assert_allclose((candidates[0::2] + candidates[1::2]) / 2, jnp.broadcast_to(z, (3, 5)), atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.permutations(range(6)))
+def test_centred_ranks_keep_the_order_and_forget_the_scale(losses):
+    losses = jnp.array(losses, jnp.float32).reshape(3, 2)
+    ranks = estimators.centred_ranks(losses)
+
+    assert ranks.sum() == pytest.approx(0, abs=1e-6)
+    assert (jnp.argsort(ranks.ravel()) == jnp.argsort(losses.ravel())).all()
+    np.testing.assert_array_equal(estimators.centred_ranks(jnp.exp(losses)), ranks)
+
+
+@pytest.mark.parametrize("shaping", estimators.SHAPINGS.values(), ids=estimators.SHAPINGS.keys())
+def test_8000_evaluations_bring_a_512_dimensional_quadratic_nine_tenths_of_the_way_to_its_optimum(shaping):
+    dim, steps = 512, 200
+    optimum = jax.random.normal(jax.random.key(1), (dim,))
+
+    def loss(z):
+        return jnp.mean(jnp.square(z - optimum))
+
+    search = estimators.antithetic(
+        jax.random.key(0), pairs=20, sigma=0.1, tx=optax.adam(optax.cosine_decay_schedule(0.1, steps)),
+        directions=estimators.orthogonal, shaping=shaping,
+    )
+
+    def step(state, _):
+        return search.tell(state, jax.vmap(loss)(search.ask(state))), None
+
+    state, _ = jax.lax.scan(step, search.init(jnp.zeros(dim)), length=steps)
+
+    assert loss(state.z) < 0.1 * loss(jnp.zeros(dim))
+
+
+# Refinement head
+
+
+def _refinement(batch_size=8, learning_rate=1e-2):
+    return refinement.build(hidden=32, tx=optax.adam(learning_rate), batch_size=batch_size)
+
+
+def _train_head(logits, labels, *, epochs, consistency):
+    head = _refinement()
+    keys = jax.random.split(jax.random.key(1), epochs)
+
+    def epoch(state, key):
+        return head.train_epoch(state, key, logits, labels, consistency)
+
+    return jax.lax.scan(epoch, head.init(jax.random.key(0), logits.shape[-1]), keys)[0]
+
+
+def test_an_untrained_head_changes_nothing():
+    logits = jax.random.normal(jax.random.key(0), (6, 5))
+
+    np.testing.assert_array_equal(refinement.apply(_refinement().init(jax.random.key(1), 5).params, logits), logits)
+
+
+def test_the_head_learns_a_systematic_confusion_of_the_black_box():
+    labels = jnp.arange(40) % 4
+    confused = jax.nn.one_hot((labels + 1) % 4, 4) + 0.1 * jax.random.normal(jax.random.key(0), (40, 4))
+    state = _train_head(confused, labels, epochs=60, consistency=0.0)
+
+    assert objectives.accuracy(confused, labels) < 0.3
+    assert objectives.accuracy(refinement.apply(state.params, confused), labels) == 1.0
+
+
+def test_consistency_holds_the_head_back():
+    labels = jnp.arange(40) % 4
+    logits = jax.random.normal(jax.random.key(0), (40, 4))
+
+    def divergence(weight):
+        state = _train_head(logits, labels, epochs=30, consistency=weight)
+        return objectives.head_consistency(logits, refinement.apply(state.params, logits))
+
+    assert divergence(5.0) < 0.5 * divergence(0.0)
+
+
+def test_an_epoch_in_one_padded_batch_equals_a_batch_of_exactly_the_images():
+    logits, labels = jax.random.normal(jax.random.key(0), (7, 3)), jnp.arange(7) % 3
+    states = []
+    for batch_size in (7, 100):
+        head = _refinement(batch_size)
+        states.append(head.train_epoch(head.init(jax.random.key(1), 3), jax.random.key(2), logits, labels, 0.1))
+
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 7, 9])
+def test_an_epoch_sees_every_image_once(batch_size):
+    rows, mask = refinement._minibatches(jax.random.key(0), 7, batch_size)
+
+    assert sorted(np.asarray(rows)[np.asarray(mask)].tolist()) == list(range(7))

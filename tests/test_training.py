@@ -1,0 +1,252 @@
+"""The loop: devices, resume, ledger, and what a run leaves behind."""
+
+import dataclasses
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import craft_jax
+from craft_jax import blackbox, checkpoints, training
+from craft_jax.errors import UserError
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def _train(black_box, photographs, config, workdir):
+    return training.train(black_box, photographs, config, workdir, stream=io.StringIO())
+
+
+def _content(workdir):
+    """All that a run has learnt and logged, but not how long it took."""
+    restored = checkpoints.open_for_prediction(workdir)
+    result = json.loads((workdir / training.RESULT).read_text())
+    del result["seconds"]
+    return restored.state, (workdir / training.METRICS).read_text(), result
+
+
+def _assert_same_bits(one, other):
+    states, metrics, results = zip(_content(one), _content(other), strict=True)
+    assert states[0].keys() == states[1].keys()
+    for path in states[0]:
+        np.testing.assert_array_equal(states[0][path], states[1][path], err_msg=path)
+    assert metrics[0] == metrics[1]
+    assert results[0] == results[1]
+
+
+def _with_run(config, **changes):
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
+
+
+@pytest.fixture
+def finished(tmp_path, small_black_box, small_set, small_config):
+    """A finished run on one device."""
+    _train(small_black_box, small_set, small_config, tmp_path / "finished")
+    return tmp_path / "finished"
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_any_number_of_devices_gives_the_bits_of_one(
+    devices, finished, tmp_path, small_black_box, small_set, small_config
+):
+    assert len(jax.devices()) >= devices
+    _train(small_black_box, small_set, _with_run(small_config, devices=devices), tmp_path / "several")
+
+    _assert_same_bits(finished, tmp_path / "several")
+
+
+def test_devices_that_do_not_divide_the_pairs_give_the_bits_of_one(
+    finished, tmp_path, small_black_box, small_set, small_config
+):
+    _train(small_black_box, small_set, _with_run(small_config, devices=3), tmp_path / "three")
+
+    _assert_same_bits(finished, tmp_path / "three")
+
+
+def test_a_run_does_not_depend_on_how_many_steps_a_call_makes(
+    finished, tmp_path, small_black_box, small_set, small_config
+):
+    _train(small_black_box, small_set, _with_run(small_config, steps_per_call=1), tmp_path / "one")
+
+    _assert_same_bits(finished, tmp_path / "one")
+
+
+def test_too_few_devices_are_an_error_before_anything_is_written(tmp_path, small_black_box, small_set, small_config):
+    with pytest.raises(UserError, match="run.devices=99, and JAX finds 4 here"):
+        _train(small_black_box, small_set, _with_run(small_config, devices=99), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_ledger_counts_what_was_asked(finished):
+    result = json.loads((finished / training.RESULT).read_text())
+
+    # 6 steps of 8 prompts on 12 images; tests of 12 images: zero-shot and after steps 2, 4, 6; 12 images in 2 views.
+    assert result["ledger"] == {
+        "prompts": 48,
+        "search_predictions": 48 * 12,
+        "head_predictions": 6 * 12,
+        "evaluation_predictions": 4 * 12,
+        "images_encoded": 2 * 12 + 12,
+    }
+    assert (result["queries"], result["predictions"]) == (48, 576)
+
+
+def test_a_budget_that_steps_do_not_divide_is_never_exceeded(tmp_path, small_black_box, small_set, small_config):
+    result = _train(small_black_box, small_set, dataclasses.replace(small_config, query_budget=23), tmp_path / "x").result
+
+    assert result["queries"] == 16
+
+
+def test_every_step_is_logged_and_a_report_and_a_curve_are_left(finished):
+    rows = [json.loads(line) for line in (finished / training.METRICS).read_text().splitlines()]
+
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["prompts"] for row in rows] == [8, 16, 24, 32, 40, 48]
+    assert ["test_refined" in row for row in rows] == [False, True] * 3
+    page = (finished / training.REPORT).read_text()
+    assert "| zero-shot " in page
+    assert "prompts queried by the search: 48" in page
+    assert "`data.shots` = `4`" in page
+    assert (finished / training.CURVE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path, small_black_box, small_set, small_config):
+    stream = io.StringIO()
+    training.train(small_black_box, small_set, small_config, tmp_path / "x", stream=stream)
+    lines = stream.getvalue().splitlines()
+
+    assert len(lines) == 3
+    assert lines[0].startswith("step 2/6, queries 16 of 48, predictions 192, loss ")
+    assert lines[2].endswith("00:00 left")
+
+
+def test_a_finished_run_says_so_and_returns_its_result(finished, small_black_box, small_set, small_config):
+    before = _content(finished)
+    stream = io.StringIO()
+    outcome = training.train(small_black_box, small_set, small_config, finished, stream=stream)
+
+    assert "holds this run, finished" in stream.getvalue()
+    assert outcome.result == json.loads((finished / training.RESULT).read_text())
+    assert str(before) == str(_content(finished))
+
+
+def test_a_workdir_with_other_settings_is_left_alone(finished, small_black_box, small_set, small_config):
+    with pytest.raises(UserError, match="holds a run with seed=1, not 2; choose another --workdir"):
+        _train(small_black_box, small_set, dataclasses.replace(small_config, seed=2), finished)
+
+
+def test_the_best_and_the_two_latest_checkpoints_are_kept(tmp_path, small_black_box, small_set, small_config):
+    config = dataclasses.replace(
+        _with_run(small_config, steps_per_call=1, checkpoint_every=1, eval_every=0), query_budget=12 * 8
+    )
+    _train(small_black_box, small_set, config, tmp_path / "x")
+    rows = [json.loads(line) for line in (tmp_path / "x" / training.METRICS).read_text().splitlines()]
+    best = min(rows, key=lambda row: row["refined_loss"])["step"]
+
+    kept = {int(path.name) for path in (tmp_path / "x" / "checkpoints").iterdir() if path.name.isdigit()}
+    assert kept == {best, 11, 12}
+
+
+def _unfinish(workdir, *, keep):
+    """Takes a finished run back to its checkpoint `keep`, as a kill after that save would leave it."""
+    (workdir / training.RESULT).unlink()
+    for path in (workdir / "checkpoints").iterdir():
+        if path.name.isdigit() and int(path.name) > keep:
+            shutil.rmtree(path)
+
+
+def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
+    finished, tmp_path, small_black_box, small_set, small_config
+):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(finished, damaged)
+    _unfinish(damaged, keep=6)
+    for path in (damaged / "checkpoints" / "6" / "state").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:40])
+    stream = io.StringIO()
+    training.train(small_black_box, small_set, small_config, damaged, stream=stream)
+
+    assert "checkpoint 6 is damaged; falling back to checkpoint 4" in stream.getvalue()
+    _assert_same_bits(finished, damaged)
+
+
+def test_the_leftovers_of_a_save_that_was_killed_are_ignored(
+    finished, tmp_path, small_black_box, small_set, small_config
+):
+    torn = tmp_path / "torn"
+    shutil.copytree(finished, torn)
+    _unfinish(torn, keep=4)
+    (torn / "checkpoints" / "6.orbax-checkpoint-tmp" / "state.orbax-checkpoint-tmp").mkdir(parents=True)
+    (torn / "checkpoints" / "6").mkdir()
+    with (torn / training.METRICS).open("a") as file:
+        file.write('{"step": 7, "lo')
+    _train(small_black_box, small_set, small_config, torn)
+
+    _assert_same_bits(finished, torn)
+
+
+def test_a_checkpoint_of_other_classes_or_another_black_box_is_refused(finished, small_set):
+    tuned = checkpoints.open_for_prediction(finished).tuned
+    other_classes = blackbox.load("bundled", ("pizza", "grand piano", "crab"))
+    other_template = blackbox.load("bundled", small_set.class_names, "a drawing of a {}.")
+
+    with pytest.raises(UserError, match=r"made for 3 classes \(pizza, grand piano, sunflower.*pizza, grand piano, crab"):
+        craft_jax.evaluate(tuned, other_classes, small_set.test)
+    with pytest.raises(UserError, match="has template 'a drawing of a {}.'; load the black box that it was made for"):
+        craft_jax.predict(tuned, other_template, [small_set.test[0].photograph])
+
+
+def test_photographs_and_black_box_must_have_the_same_classes(tmp_path, small_set, small_config):
+    other = blackbox.load("bundled", ("pizza", "grand piano", "crab"))
+
+    with pytest.raises(UserError, match="different classes"):
+        _train(other, small_set, small_config, tmp_path / "x")
+
+
+@pytest.mark.parametrize("learn", ["prompt", "refinement"])
+def test_an_ablation_learns_its_part_alone(learn, tmp_path, small_black_box, small_set, small_config):
+    outcome = _train(small_black_box, small_set, dataclasses.replace(small_config, learn=learn), tmp_path / learn)
+    moved = not np.array_equal(outcome.tuned.prompt, small_black_box.initial_prompt)
+    head_moved = any(np.any(leaf) for leaf in jax.tree.leaves(outcome.tuned.head["params"]["Dense_1"]))
+
+    assert (moved, head_moved) == (learn == "prompt", learn == "refinement")
+    assert outcome.result["queries"] == (48 if learn == "prompt" else 0)
+
+
+# A run killed by SIGKILL
+
+
+def _command(coop_root, workdir):
+    return [
+        sys.executable, "-m", "craft_jax.main", "--config=configs/caltech.py", f"--workdir={workdir}",
+        f"--config.data.root={coop_root}", "--config.data.shots=4", "--config.data.views=2",
+        "--config.black_box.model=bundled", "--config.query_budget=320", "--config.search.population_size=8",
+        "--config.run.steps_per_call=2", "--config.run.eval_every=4", "--config.run.checkpoint_every=4",
+    ]  # fmt: skip
+
+
+def test_a_run_killed_at_several_moments_ends_with_the_bits_of_an_uninterrupted_one(coop_root, tmp_path):
+    subprocess.run(_command(coop_root, tmp_path / "whole"), cwd=REPOSITORY, check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    for moment in (1, 9, 22, 38):  # steps logged when the kill comes
+        with subprocess.Popen(_command(coop_root, killed), cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as run:
+            for line in run.stdout:
+                if line.startswith("step ") and int(line.split("/")[0].split()[1]) >= moment:
+                    break
+            time.sleep(0.03 * (moment % 3))  # sometimes in the middle of a save
+            run.send_signal(signal.SIGKILL)
+    resumed = subprocess.run(
+        _command(coop_root, killed), cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout
+
+    assert f"resuming {killed} after step" in resumed
+    _assert_same_bits(tmp_path / "whole", killed)

@@ -2,8 +2,8 @@
 
     python -m craft_jax.main --config=configs/caltech.py --config.data.root=DATA
 
-DATA holds `caltech-101/101_ObjectCategories` and `caltech-101/split_zhou_Caltech101.json`, as CoOp documents them. From a
-set that TensorFlow Datasets has prepared in DATA (its own split, and every result says so):
+DATA holds `caltech-101/101_ObjectCategories` and `caltech-101/split_zhou_Caltech101.json`, as CoOp documents them. From
+a set that TensorFlow Datasets has prepared in DATA (its own split, and every result says so):
 
     python -m craft_jax.main --config=configs/caltech.py:tfds --config.data.root=DATA
 """

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from craft_jax.checkpoints import TunedModel
     from craft_jax.config import Config, DataConfig
     from craft_jax.data import load as load_photographs
-    from craft_jax.evaluation import evaluate, predict
+    from craft_jax.evaluation import evaluate
+    from craft_jax.prediction import predict
     from craft_jax.training import train
 
 __all__ = [
@@ -36,7 +37,7 @@ _HOMES = {
     "evaluate": ("evaluation", "evaluate"),
     "load_black_box": ("blackbox", "load"),
     "load_photographs": ("data", "load"),
-    "predict": ("evaluation", "predict"),
+    "predict": ("prediction", "predict"),
     "train": ("training", "train"),
 }
 

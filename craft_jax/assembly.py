@@ -63,7 +63,7 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
         labels=evaluation.labels_of(photographs.train),
         seed_key=jax.random.key(config.seed),
     )
-    method = _method(config, len(spread.devices))
+    method = _method(config, len(train), len(spread.devices))
     return Run(
         config=config,
         problem=problem,
@@ -96,8 +96,9 @@ def _generator(black_box: BlackBox, config: Config) -> prompt.PromptGenerator:
     )
 
 
-def _method(config: Config, devices: int) -> Method:
-    search = config.search
+def _method(config: Config, images: int, devices: int) -> Method:
+    search, head = config.search, config.refinement
+    epoch = refinement.batches_in_epoch(images, head.batch_size)
     return Method(
         search=estimators.antithetic(
             stream_key(config.seed, Stream.DIRECTIONS),
@@ -108,12 +109,14 @@ def _method(config: Config, devices: int) -> Method:
             shaping=estimators.SHAPINGS[search.shaping],
         ),
         refinement=refinement.build(
-            hidden=config.refinement.hidden,
-            tx=optax.adam(config.refinement.learning_rate),
-            batch_size=config.refinement.batch_size,
+            hidden=head.hidden,
+            dropout=head.dropout,
+            tx=optax.adam(optax.cosine_decay_schedule(head.learning_rate, config.steps * epoch)),
+            batch_size=head.batch_size,
         ),
         learn_prompt=config.learn != "refinement",
         learn_head=config.learn != "prompt",
+        judge_refined=search.fitness == "refined",
         consistency=config.consistency.weight,
         head_consistency_steps=round(config.consistency.head_share * config.steps),
         chunk_pairs=config.run.chunk_pairs,

@@ -38,7 +38,7 @@ class Problem(struct.PyTreeNode):
     black_box: BlackBox
     generator: prompt.PromptGenerator
     views: Handle
-    labels: Int[Array, "N"]
+    labels: Int[Array, " N"]
     seed_key: Array
 
 
@@ -72,6 +72,7 @@ class Method(NamedTuple):
       search: over z.
       refinement: the head's functions.
       learn_prompt, learn_head: False leaves the one or the other as it starts.
+      judge_refined: whether a candidate's cross-entropy is that of f + g(f), or of f as published.
       consistency: lambda.
       head_consistency_steps: steps during which the head's side of the consistency counts.
       chunk_pairs: antithetic pairs evaluated at once.
@@ -82,6 +83,7 @@ class Method(NamedTuple):
     refinement: Refinement
     learn_prompt: bool
     learn_head: bool
+    judge_refined: bool
     consistency: float
     head_consistency_steps: int
     chunk_pairs: int
@@ -146,15 +148,16 @@ def _step_key(problem: Problem, stream: Stream, number: Array) -> Array:
 
 def _query(
     method: Method, problem: Problem, state: TuningState, handle: Handle, candidates: Float[Array, "K dim"]
-) -> Float[Array, "K"]:
-    """Every candidate's loss, CE(f, y) + lambda KL(f + g(f) || f), each device asking for its share."""
+) -> Float[Array, " K"]:
+    """Every candidate's loss, CE + lambda KL(f + g(f) || f), each device asking for its share."""
 
     def loss(logits: Float[Array, "N C"]) -> Float[Array, ""]:
         refined = refinement.apply(state.head.params, logits)
+        judged = refined if method.judge_refined else logits
         tie = objectives.prompt_consistency(logits, refined)
-        return objectives.cross_entropy(logits, problem.labels) + method.consistency * tie
+        return objectives.cross_entropy(judged, problem.labels) + method.consistency * tie
 
-    def query_chunk(chunk: Float[Array, "k dim"]) -> Float[Array, "k"]:
+    def query_chunk(chunk: Float[Array, "k dim"]) -> Float[Array, " k"]:
         soft_prompts = prompt.generate(problem.generator, chunk)
         return jax.vmap(loss)(problem.black_box.predict(soft_prompts, handle))
 
@@ -199,7 +202,7 @@ class Spread:
         self._one_each = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def compile(self, run: Step) -> Step:
-        """pmap of `run`; its state argument is donated."""
+        """The pmap of `run`; its state argument is donated."""
         return jax.pmap(run, axis_name=AXIS, in_axes=(None, 0), devices=self.devices, donate_argnums=(1,))
 
     def replicate(self, tree: Any) -> Any:

@@ -64,7 +64,7 @@ class DataConfig:
     name: str = _setting("")
     shots: int = _setting(16, _at_least(1))
     with_replacement: bool = _setting(False)
-    views: int = _setting(16, _at_least(0))
+    views: int = _setting(32, _at_least(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,13 +105,16 @@ class SearchConfig:
       directions: `orthogonal` or `gaussian`.
       shaping: `ranks` (centred ranks) or `none` (the losses themselves).
       learning_rate: Adam's, decayed to zero by a cosine over the budget.
+      fitness: which predictions' cross-entropy judges a candidate: `refined` (with the head of the moment) or `prompt`
+        (as published).
     """
 
     population_size: int = _setting(40, _EVEN)
     sigma: float = _setting(0.3, _POSITIVE)
     directions: str = _setting("orthogonal", _one_of("orthogonal", "gaussian"))
     shaping: str = _setting("ranks", _one_of("ranks", "none"))
-    learning_rate: float = _setting(0.1, _POSITIVE)
+    learning_rate: float = _setting(0.03, _POSITIVE)
+    fitness: str = _setting("refined", _one_of("refined", "prompt"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,12 +123,14 @@ class RefinementConfig:
 
     Attributes:
       hidden: its hidden width.
-      learning_rate: Adam's.
+      dropout: share of hidden units that training drops.
+      learning_rate: Adam's, decayed to zero by a cosine over the run.
       batch_size: images in a minibatch.
     """
 
     hidden: int = _setting(256, _at_least(1))
-    learning_rate: float = _setting(1e-3, _POSITIVE)
+    dropout: float = _setting(0.5, _SHARE)
+    learning_rate: float = _setting(5e-3, _POSITIVE)
     batch_size: int = _setting(256, _at_least(1))
 
 
@@ -264,7 +269,9 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
         section = known[name].type
         if isinstance(section, type) and dataclasses.is_dataclass(section):
             if not isinstance(value, (Mapping, ml_collections.ConfigDict)):
-                raise UserError(f"{prefix}{name} is a group of settings; set one of them, as in {prefix}{name}.NAME=...")
+                raise UserError(
+                    f"{prefix}{name} is a group of settings; set one of them, as in {prefix}{name}.NAME=..."
+                )
             value = _build(section, value, prefix=f"{prefix}{name}.")
         arguments[name] = value
     return cls(**arguments)

@@ -22,7 +22,7 @@ class SearchState(NamedTuple):
       step: how often the search has been told losses.
     """
 
-    z: Float[Array, "dim"]
+    z: Float[Array, " dim"]
     opt_state: Any
     step: Int[Array, ""]
 
@@ -95,12 +95,12 @@ def antithetic(
     return Search(init, ask, tell)
 
 
-def gaussian(key: Array, pairs: Int[Array, "P"], dim: int) -> Float[Array, "P dim"]:
+def gaussian(key: Array, pairs: Int[Array, " P"], dim: int) -> Float[Array, "P dim"]:
     """Independent standard normal directions, each from the key of its pair."""
     return jax.vmap(lambda pair: jax.random.normal(jax.random.fold_in(key, pair), (dim,)))(pairs)
 
 
-def orthogonal(key: Array, pairs: Int[Array, "P"], dim: int) -> Float[Array, "P dim"]:
+def orthogonal(key: Array, pairs: Int[Array, " P"], dim: int) -> Float[Array, "P dim"]:
     """Mutually orthogonal directions of length sqrt(dim), uniformly distributed; P must not exceed dim.
 
     Being orthogonal, they repeat nothing that another pair has measured.

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from craft_jax import encoding, objectives, refinement
@@ -13,8 +11,8 @@ from craft_jax.blackbox.meter import Ledger, Meter
 from craft_jax.blackbox.wall import BlackBox, Handle
 from craft_jax.checkpoints import TunedModel
 from craft_jax.data.fewshot import Labelled
-from craft_jax.data.photographs import Photograph
 from craft_jax.errors import UserError
+
 
 class Accuracy(NamedTuple):
     """Accuracies in percent: the soft prompt's predictions, and the same refined by the head."""
@@ -57,14 +55,6 @@ def evaluate(tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Label
     meter = Meter(budget=None)
     handle = encoding.centre_crops(black_box, [item.photograph for item in photographs], meter)
     return measure(black_box, tuned, handle, labels_of(photographs), meter)
-
-
-def predict(tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Photograph]) -> Float[np.ndarray, "N C"]:
-    """Class probabilities of photographs, by the tuned prompt and the head."""
-    meter = Meter(budget=None)
-    handle = encoding.centre_crops(black_box, photographs, meter)
-    _, refined = logits(black_box, tuned, handle, len(photographs), meter)
-    return np.asarray(jax.nn.softmax(refined))
 
 
 def labels_of(photographs: Sequence[Labelled]) -> Array:

@@ -17,11 +17,13 @@ from craft_jax.errors import UserError
 _USAGE = "usage: python -m craft_jax.main --config=configs/demo.py [--workdir=runs/demo] [--config.NAME=VALUE ...]"
 
 
-def _flags() -> flags.FlagValues:
+def _flags(argv: list[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
-        "config", help_string="Settings file, such as configs/demo.py; override any with --config.data.shots=4.",
+        "config",
+        help_string="Settings file, such as configs/demo.py; override any with --config.data.shots=4.",
         flag_values=values,
+        sys_argv=argv,
     )
     flags.DEFINE_string(
         "workdir", None, "Folder of the run, resumed where it stopped; by default runs/<config>.", flag_values=values
@@ -31,7 +33,7 @@ def _flags() -> flags.FlagValues:
 
 def main(argv: list[str]) -> None:
     """Runs the job that the command line describes."""
-    given, rest = parse(_flags(), argv, usage=_USAGE)
+    given, rest = parse(_flags(argv), argv, usage=_USAGE)
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; settings are given as --config.NAME=VALUE")
     config = settings.from_config_dict(_settings_file(given))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 def cross_entropy(
-    logits: Float[Array, "N C"], labels: Int[Array, "N"], mask: Bool[Array, "N"] | None = None
+    logits: Float[Array, "N C"], labels: Int[Array, " N"], mask: Bool[Array, " N"] | None = None
 ) -> Float[Array, ""]:
     """Mean of -log softmax(logits)[label] over the images that the mask keeps."""
     return _mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels), mask)
@@ -22,13 +22,13 @@ def prompt_consistency(logits: Float[Array, "N C"], refined: Float[Array, "N C"]
 
 
 def head_consistency(
-    logits: Float[Array, "N C"], refined: Float[Array, "N C"], mask: Bool[Array, "N"] | None = None
+    logits: Float[Array, "N C"], refined: Float[Array, "N C"], mask: Bool[Array, " N"] | None = None
 ) -> Float[Array, ""]:
     """KL(softmax(logits) || softmax(refined)): keeps the head's predictions near the prompt's."""
     return _mean(_kl(logits, refined), mask)
 
 
-def accuracy(logits: Float[Array, "N C"], labels: Int[Array, "N"]) -> Float[Array, ""]:
+def accuracy(logits: Float[Array, "N C"], labels: Int[Array, " N"]) -> Float[Array, ""]:
     """Share of images whose highest logit is their label's, in [0, 1]."""
     return jnp.mean(jnp.argmax(logits, axis=-1) == labels)
 

@@ -1,88 +1,9 @@
-"""Labels images with a tuned checkpoint: python -m craft_jax.predict --checkpoint=runs/demo photo1.jpg photo2.png
+"""The command `python -m craft_jax.predict`; everything else of it is in `prediction`."""
 
-Needs nothing but the checkpoint and the black box that it names.
-"""
-
-import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TextIO
 
-import numpy as np
-from absl import flags
-
-from craft_jax.entry import exit_on_user_error, parse
-from craft_jax.errors import UserError
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
-_USAGE = "usage: python -m craft_jax.predict --checkpoint=WORKDIR IMAGE|FOLDER|- ..."
-
-
-def _flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    flags.DEFINE_string("checkpoint", None, "Workdir of a run, such as runs/demo.", flag_values=values)
-    flags.DEFINE_string(
-        "model", None, "Where the black box is now, if not where the checkpoint says.", flag_values=values
-    )
-    flags.DEFINE_integer("top", 1, "How many classes to print for each image.", flag_values=values)
-    flags.DEFINE_bool("json", False, "Prints JSON lines instead of a table.", flag_values=values)
-    return values
-
-
-def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
-    """Runs the prediction that the command line describes."""
-    given, images = parse(_flags(), argv, usage=_USAGE)
-    if not given.checkpoint or not images:
-        raise UserError(f"a checkpoint and at least one image are needed; {_USAGE}")
-    if given.top < 1:
-        raise UserError(f"--top={given.top} must be at least 1")
-    paths = list(_expand(images, stdin))
-
-    # Imported here, so that --help and a wrong command line answer at once.
-    from craft_jax import blackbox, checkpoints, evaluation
-    from craft_jax.data import PhotographFile
-
-    tuned = checkpoints.open_for_prediction(Path(given.checkpoint)).tuned
-    model, template = tuned.black_box["model"], tuned.black_box["template"]
-    black_box = blackbox.load(given.model or model, tuned.class_names, template)
-    probabilities = evaluation.predict(tuned, black_box, [PhotographFile(path) for path in paths])
-    show = _json_lines if given.json else _table
-    print("\n".join(show(paths, probabilities, tuned.class_names, min(given.top, len(tuned.class_names)))))
-
-
-def _expand(images: list[str], stdin: TextIO) -> Iterator[Path]:
-    """Files as they are, the images of a folder in order of name, and for `-` the list on standard input."""
-    for name in images:
-        path = Path(name)
-        if name == "-":
-            yield from (Path(line.strip()) for line in stdin if line.strip())
-        elif path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise UserError(f"{path}: no image in this folder; it should hold {', '.join(sorted(IMAGE_SUFFIXES))}")
-            yield from found
-        else:
-            yield path
-
-
-def _best(row: np.ndarray, class_names: tuple[str, ...], top: int) -> list[tuple[str, float]]:
-    return [(class_names[label], float(row[label])) for label in np.argsort(-row, kind="stable")[:top]]
-
-
-def _json_lines(paths: list[Path], probabilities: np.ndarray, class_names: tuple[str, ...], top: int) -> Iterator[str]:
-    for path, row in zip(paths, probabilities, strict=True):
-        best = [{"label": label, "probability": p} for label, p in _best(row, class_names, top)]
-        yield json.dumps({"image": str(path), **best[0], **({"top": best} if top > 1 else {})})
-
-
-def _table(paths: list[Path], probabilities: np.ndarray, class_names: tuple[str, ...], top: int) -> Iterator[str]:
-    width = max(len(str(path)) for path in paths)
-    label_width = max(len(name) for name in class_names)
-    for path, row in zip(paths, probabilities, strict=True):
-        cells = (f"{label:{label_width}} {100 * p:5.1f} %" for label, p in _best(row, class_names, top))
-        yield f"{str(path):{width}}  " + "   ".join(cells)
-
+from craft_jax.entry import exit_on_user_error
+from craft_jax.prediction import main
 
 if __name__ == "__main__":
     exit_on_user_error(main, sys.argv)

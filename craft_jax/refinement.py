@@ -10,21 +10,28 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from craft_jax import objectives
 
 
 class RefinementHead(nn.Module):
-    """f + g(f). The last layer starts at zero, so that an untrained head changes nothing."""
+    """f + g(f). The last layer starts at zero, so that an untrained head changes nothing.
+
+    g sees the logits less their mean over classes: CLIP's cosines share a large offset that no softmax notices but that
+    would drown what differs between images.
+    """
 
     hidden: int
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, logits: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
-        """The refined logits."""
-        residual = nn.relu(nn.Dense(self.hidden)(logits))
-        return logits + nn.Dense(logits.shape[-1], kernel_init=nn.initializers.zeros)(residual)
+    def __call__(self, logits: Float[Array, "*N C"], *, train: bool = False) -> Float[Array, "*N C"]:
+        """The refined logits; `train` drops hidden units, from the rng stream `dropout`."""
+        centred = logits - logits.mean(axis=-1, keepdims=True)
+        hidden = nn.relu(nn.Dense(self.hidden)(centred))
+        hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
+        return logits + nn.Dense(logits.shape[-1], kernel_init=nn.initializers.zeros)(hidden)
 
 
 class HeadState(NamedTuple):
@@ -34,12 +41,21 @@ class HeadState(NamedTuple):
     opt_state: Any
 
 
+class Batch(NamedTuple):
+    """A minibatch; the mask tells images from padding."""
+
+    logits: Float[Array, "n C"]
+    labels: Int[Array, " n"]
+    mask: Bool[Array, " n"]
+
+
 class Refinement(NamedTuple):
     """The head as pure functions.
 
     Attributes:
       init: (key, C) -> state.
-      train_epoch: (state, key, logits [N, C], labels [N], consistency weight) -> (state, mean loss).
+      train_epoch: (state, key, logits [N, C], labels [N], consistency) -> (state, mean loss): one pass over the images
+        in random minibatches, on CE(f + g(f), y) + consistency * KL(f || f + g(f)).
     """
 
     init: Callable[[Array, int], HeadState]
@@ -48,46 +64,64 @@ class Refinement(NamedTuple):
 
 def apply(params: Any, logits: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
     """The refined logits f + g(f), float32; the parameters themselves tell the head's width."""
-    with jax.default_matmul_precision("float32"):
-        return RefinementHead(hidden=params["params"]["Dense_0"]["bias"].size).apply(params, logits)
+    return _refine(RefinementHead(hidden=params["params"]["Dense_0"]["bias"].size), params, logits)
 
 
-def build(*, hidden: int, tx: optax.GradientTransformation, batch_size: int) -> Refinement:
-    """A head of the given width, trained with `tx` in minibatches of `batch_size` images."""
-    head = RefinementHead(hidden)
+def build(*, hidden: int, dropout: float, tx: optax.GradientTransformation, batch_size: int) -> Refinement:
+    """A head of the given width, trained with `tx` in minibatches of `batch_size` images.
+
+    Args:
+      hidden: width of the hidden layer.
+      dropout: share of its units that training drops.
+      tx: the optimiser; it makes `batches_in_epoch` steps an epoch.
+      batch_size: images in a minibatch; the last one of an epoch is padded.
+    """
+    head = RefinementHead(hidden, dropout)
 
     def init(key: Array, classes: int) -> HeadState:
         params = head.init(key, jnp.zeros((1, classes)))
         return HeadState(params, tx.init(params))
 
-    def loss(params: Any, logits: Array, labels: Array, mask: Array, consistency: Array) -> Array:
-        refined = apply(params, logits)
-        tie = objectives.head_consistency(logits, refined, mask)
-        return objectives.cross_entropy(refined, labels, mask) + consistency * tie
+    def loss(params: Any, key: Array, batch: Batch, consistency: Array) -> Array:
+        refined = _refine(head, params, batch.logits, train=True, rngs={"dropout": key})
+        tie = objectives.head_consistency(batch.logits, refined, batch.mask)
+        return objectives.cross_entropy(refined, batch.labels, batch.mask) + consistency * tie
 
     def train_epoch(
-        state: HeadState, key: Array, logits: Float[Array, "N C"], labels: Int[Array, "N"], consistency: Array
+        state: HeadState, key: Array, logits: Float[Array, "N C"], labels: Int[Array, " N"], consistency: Array
     ) -> tuple[HeadState, Float[Array, ""]]:
-        """One pass over the images in random minibatches, on CE(f + g(f), y) + consistency * KL(f || f + g(f))."""
-        rows, mask = _minibatches(key, labels.size, batch_size)
+        order_key, dropout_key = jax.random.split(key)
+        rows, masks = _minibatches(order_key, labels.size, batch_size)
+        keys = jax.random.split(dropout_key, rows.shape[0])
 
-        def update(state: HeadState, batch: tuple[Array, Array]) -> tuple[HeadState, Array]:
-            rows, mask = batch
-            value, gradient = jax.value_and_grad(loss)(state.params, logits[rows], labels[rows], mask, consistency)
+        def update(state: HeadState, minibatch: tuple[Array, Array, Array]) -> tuple[HeadState, Array]:
+            key, rows, mask = minibatch
+            batch = Batch(logits[rows], labels[rows], mask)
+            value, gradient = jax.value_and_grad(loss)(state.params, key, batch, consistency)
             updates, opt_state = tx.update(gradient, state.opt_state, state.params)
             return HeadState(optax.apply_updates(state.params, updates), opt_state), value
 
-        state, losses = jax.lax.scan(update, state, (rows, mask))
+        state, losses = jax.lax.scan(update, state, (keys, rows, masks))
         return state, losses.mean()
 
     return Refinement(init, train_epoch)
 
 
+def batches_in_epoch(images: int, batch_size: int) -> int:
+    """Optimiser steps of one epoch over N images."""
+    return -(-images // min(batch_size, images))
+
+
+def _refine(head: RefinementHead, params: Any, logits: Array, **options: Any) -> Array:
+    with jax.default_matmul_precision("float32"):
+        refined: Any = head.apply(params, logits, **options)
+    return refined
+
+
 def _minibatches(key: Array, images: int, batch_size: int) -> tuple[Array, Array]:
     """A random permutation of the images in rows of `batch_size`, and which entries are images, not padding."""
     batch_size = min(batch_size, images)
-    batches = -(-images // batch_size)
-    padding = batches * batch_size - images
-    rows = jnp.pad(jax.random.permutation(key, images), (0, padding))
+    batches = batches_in_epoch(images, batch_size)
+    rows = jnp.pad(jax.random.permutation(key, images), (0, batches * batch_size - images))
     mask = jnp.arange(rows.size) < images
     return rows.reshape(batches, batch_size), mask.reshape(batches, batch_size)

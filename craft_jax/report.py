@@ -71,9 +71,27 @@ def draw_curve(path: Path, rows: Sequence[Row], zero_shot: float) -> None:
     )
     at = [0] + [row[count] for row in tested]
     axes.axhline(zero_shot, color="0.4", ls=":", label="zero-shot")
-    axes.plot(at, [zero_shot] + [row["test_prompt_only"] for row in tested], "s-", ms=4, color="tab:blue", label="prompt alone")
-    axes.plot(at, [zero_shot] + [row["test_refined"] for row in tested], "o-", ms=4, color="tab:red", label="prompt + refinement")
-    axes.set(xlabel="queries (prompts evaluated)" if count == "prompts" else "steps", ylabel="test accuracy in %", xlim=(0, queries[-1]))
+    axes.plot(
+        at,
+        [zero_shot] + [row["test_prompt_only"] for row in tested],
+        "s-",
+        ms=4,
+        color="tab:blue",
+        label="prompt alone",
+    )
+    axes.plot(
+        at,
+        [zero_shot] + [row["test_refined"] for row in tested],
+        "o-",
+        ms=4,
+        color="tab:red",
+        label="prompt + refinement",
+    )
+    axes.set(
+        xlabel="queries (prompts evaluated)" if count == "prompts" else "steps",
+        ylabel="test accuracy in %",
+        xlim=(0, queries[-1]),
+    )
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize="small")

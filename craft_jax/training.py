@@ -174,7 +174,9 @@ def check_workdir(workdir: Path) -> None:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: cannot write into {existing} ({error.strerror}); choose another") from error
+        raise UserError(
+            f"--workdir={workdir}: cannot write into {existing} ({error.strerror}); choose another"
+        ) from error
 
 
 def _finished(workdir: Path, black_box: BlackBox, config: Config, stream: TextIO) -> Outcome:

@@ -66,7 +66,9 @@ def test_a_learnt_prompt_equals_the_public_class_with_those_vectors_as_embedding
     words = np.array(tokenizer("a photo of a")["input_ids"][1:-1])
     spare = np.array([1000, 1001, 1002, 1003])
     embedding = model.params["text_model"]["embeddings"]["token_embedding"]["embedding"].at[spare].set(soft_prompt)
-    tokens = tokenizer([TEMPLATE.format(name) for name in small_black_box.class_names], padding=True, return_tensors="np")
+    tokens = tokenizer(
+        [TEMPLATE.format(name) for name in small_black_box.class_names], padding=True, return_tensors="np"
+    )
     ids = tokens["input_ids"].copy()
     assert (ids[:, 1:5] == words).all()
     ids[:, 1:5] = spare
@@ -116,12 +118,16 @@ def test_a_gradient_through_the_wall_is_refused_and_the_error_says_why(small_bla
     handle = small_black_box.encode_images(np.zeros((1, 32, 32, 3), np.uint8))
 
     with pytest.raises(GradientRefused, match="black box: it answers queries but gives no gradient"):
-        differentiate(lambda prompt: small_black_box.predict(prompt, handle).sum())(small_black_box.initial_prompt[None])
+        differentiate(lambda prompt: small_black_box.predict(prompt, handle).sum())(
+            small_black_box.initial_prompt[None]
+        )
 
 
 def test_a_gradient_of_the_image_side_is_refused_too(small_black_box):
     with pytest.raises(GradientRefused):
-        jax.grad(lambda shift: jax.tree.leaves(small_black_box.encode_images(shift + jnp.zeros((1, 32, 32, 3))))[0].sum())(0.0)
+        jax.grad(
+            lambda shift: jax.tree.leaves(small_black_box.encode_images(shift + jnp.zeros((1, 32, 32, 3))))[0].sum()
+        )(0.0)
 
 
 def test_two_equal_class_names_are_refused():

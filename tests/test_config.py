@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from absl import flags
 from ml_collections import config_flags
 
 from craft_jax.config import Config, from_config_dict, to_config_dict
@@ -49,13 +50,10 @@ def test_a_whole_number_will_do_for_a_setting_that_is_a_number():
     assert from_config_dict({"search": {"sigma": 1}}).search.sigma == 1
 
 
-def test_the_command_line_overrides_a_nested_setting(monkeypatch):
-    from absl import flags
-
+def test_the_command_line_overrides_a_nested_setting():
     argv = ["main", f"--config={CONFIGS[0]}", "--config.data.shots=4"]
-    monkeypatch.setattr("sys.argv", argv)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     values(argv)
 
     assert from_config_dict(values.config).data.shots == 4

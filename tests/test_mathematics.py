@@ -26,7 +26,9 @@ def test_the_prompt_starts_at_p0_and_is_affine_in_z():
 
     np.testing.assert_array_equal(shift(jnp.zeros(16)), 0)
     np.testing.assert_allclose(shift(2 * z - w), 2 * shift(z) - shift(w), atol=1e-5)
-    np.testing.assert_allclose(prompt.generate(generator, jnp.stack([z, w]))[1], prompt.generate(generator, w), atol=1e-6)
+    np.testing.assert_allclose(
+        prompt.generate(generator, jnp.stack([z, w]))[1], prompt.generate(generator, w), atol=1e-6
+    )
 
 
 def test_the_projection_has_the_standard_deviation_asked_for():
@@ -89,7 +91,9 @@ def test_consistency_is_never_negative_and_zero_only_between_equal_predictions(s
 
 
 def test_accuracy_counts_the_highest_logit():
-    assert objectives.accuracy(jnp.array([[0.0, 1.0], [2.0, 1.0], [0.0, 3.0]]), jnp.array([1, 0, 0])) == pytest.approx(2 / 3)
+    assert objectives.accuracy(jnp.array([[0.0, 1.0], [2.0, 1.0], [0.0, 3.0]]), jnp.array([1, 0, 0])) == pytest.approx(
+        2 / 3
+    )
 
 
 # Estimators
@@ -146,9 +150,7 @@ def test_even_terms_cancel_within_a_pair(directions):
 def test_as_many_orthogonal_pairs_as_dimensions_give_the_exact_gradient_of_a_quadratic():
     curvature, z = jnp.linspace(0.1, 3, DIM), jnp.linspace(-1, 1, DIM)
 
-    samples = _gradients(
-        lambda z: 0.5 * curvature @ jnp.square(z), z, estimators.orthogonal, draws=3, pairs=DIM
-    )
+    samples = _gradients(lambda z: 0.5 * curvature @ jnp.square(z), z, estimators.orthogonal, draws=3, pairs=DIM)
 
     np.testing.assert_allclose(samples, jnp.broadcast_to(curvature * z, (3, DIM)), atol=1e-4)
 
@@ -169,8 +171,12 @@ def test_each_step_draws_new_directions(directions):
 
 def test_candidates_come_in_mirrored_pairs_around_z():
     search = estimators.antithetic(
-        jax.random.key(0), pairs=3, sigma=0.1, tx=optax.sgd(1.0),
-        directions=estimators.gaussian, shaping=estimators.raw_losses,
+        jax.random.key(0),
+        pairs=3,
+        sigma=0.1,
+        tx=optax.sgd(1.0),
+        directions=estimators.gaussian,
+        shaping=estimators.raw_losses,
     )
     z = jnp.arange(5.0)
     candidates = search.ask(search.init(z))
@@ -199,8 +205,12 @@ def test_8000_evaluations_bring_a_512_dimensional_quadratic_nine_tenths_of_the_w
         return jnp.mean(jnp.square(z - optimum))
 
     search = estimators.antithetic(
-        jax.random.key(0), pairs=20, sigma=0.1, tx=optax.adam(optax.cosine_decay_schedule(0.1, steps)),
-        directions=estimators.orthogonal, shaping=shaping,
+        jax.random.key(0),
+        pairs=20,
+        sigma=0.1,
+        tx=optax.adam(optax.cosine_decay_schedule(0.1, steps)),
+        directions=estimators.orthogonal,
+        shaping=shaping,
     )
 
     def step(state, _):
@@ -215,7 +225,7 @@ def test_8000_evaluations_bring_a_512_dimensional_quadratic_nine_tenths_of_the_w
 
 
 def _refinement(batch_size=8, learning_rate=1e-2):
-    return refinement.build(hidden=32, tx=optax.adam(learning_rate), batch_size=batch_size)
+    return refinement.build(hidden=32, dropout=0.0, tx=optax.adam(learning_rate), batch_size=batch_size)
 
 
 def _train_head(logits, labels, *, epochs, consistency):

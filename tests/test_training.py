@@ -100,7 +100,9 @@ def test_the_ledger_counts_what_was_asked(finished):
 
 
 def test_a_budget_that_steps_do_not_divide_is_never_exceeded(tmp_path, small_black_box, small_set, small_config):
-    result = _train(small_black_box, small_set, dataclasses.replace(small_config, query_budget=23), tmp_path / "x").result
+    result = _train(
+        small_black_box, small_set, dataclasses.replace(small_config, query_budget=23), tmp_path / "x"
+    ).result
 
     assert result["queries"] == 16
 
@@ -199,10 +201,12 @@ def test_a_checkpoint_of_other_classes_or_another_black_box_is_refused(finished,
     other_classes = blackbox.load("bundled", ("pizza", "grand piano", "crab"))
     other_template = blackbox.load("bundled", small_set.class_names, "a drawing of a {}.")
 
-    with pytest.raises(UserError, match=r"made for 3 classes \(pizza, grand piano, sunflower.*pizza, grand piano, crab"):
+    with pytest.raises(
+        UserError, match=r"made for 3 classes \(pizza, grand piano, sunflower.*pizza, grand piano, crab"
+    ):
         craft_jax.evaluate(tuned, other_classes, small_set.test)
     with pytest.raises(UserError, match="has template 'a drawing of a {}.'; load the black box that it was made for"):
-        craft_jax.predict(tuned, other_template, [small_set.test[0].photograph])
+        craft_jax.predict(tuned, other_template, [small_set.test[0].photograph.path])
 
 
 def test_photographs_and_black_box_must_have_the_same_classes(tmp_path, small_set, small_config):

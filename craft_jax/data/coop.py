@@ -25,18 +25,18 @@ def load(images: Path, split_file: Path) -> FewShotSet:
     """
     parts = _read(split_file)
     names = _class_names(parts, split_file)
-    labelled = {
-        part: tuple(Labelled(PhotographFile(images / path), label) for path, label, _ in rows)
-        for part, rows in parts.items()
-    }
-    for item in (item for items in labelled.values() for item in items):
-        if not item.photograph.path.is_file():
-            raise UserError(f"{split_file} names {item.photograph.path}, which does not exist; check data.images")
+    for path in (path for rows in parts.values() for path, _, _ in rows):
+        if not (images / path).is_file():
+            raise UserError(f"{split_file} names {images / path}, which does not exist; check data.images")
     seen_in_training = {path for path, _, _ in parts["train"]}
     for path, _, _ in parts["val"] + parts["test"]:
         if path in seen_in_training:
             raise UserError(f"{split_file}: {path} stands in train and again in val or test; keep it in one of them")
-    return FewShotSet(class_names=names, **labelled, split=split_file.stem)
+    train, val, test = (
+        tuple(Labelled(PhotographFile(images / path), label) for path, label, _ in parts[part])
+        for part in ("train", "val", "test")
+    )
+    return FewShotSet(class_names=names, train=train, val=val, test=test, split=split_file.stem)
 
 
 def _read(split_file: Path) -> dict[str, list[tuple[str, int, str]]]:

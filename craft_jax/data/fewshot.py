@@ -63,7 +63,9 @@ def draw_shots(pool: FewShotSet, shots: int, seed: int, *, with_replacement: boo
     notes = pool.notes
     if few:
         label, found = next(iter(few.items()))
-        found_text = f"class {pool.class_names[label]!r} has {found} training photographs, fewer than data.shots={shots}"
+        found_text = (
+            f"class {pool.class_names[label]!r} has {found} training photographs, fewer than data.shots={shots}"
+        )
         if not with_replacement:
             raise UserError(
                 f"{found_text}; lower data.shots, or set data.with_replacement=True to draw such classes with "

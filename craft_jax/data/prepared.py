@@ -24,11 +24,11 @@ def load(name: str, data_dir: str) -> FewShotSet:
     features = builder.info.features
     if "image" not in features or "label" not in features:
         raise UserError(f"data.name={name!r}: a set with the features image and label is needed, not {list(features)}")
-    parts = {part: _read(builder, part, name) for part in ("train", "test")}
-    parts["val"] = _read(builder, "validation", name) if "validation" in builder.info.splits else ()
     return FewShotSet(
         class_names=tuple(readable(class_name) for class_name in features["label"].names),
-        **parts,
+        train=_read(builder, "train", name),
+        val=_read(builder, "validation", name) if "validation" in builder.info.splits else (),
+        test=_read(builder, "test", name),
         split=f"TFDS split of {builder.info.full_name}",
     )
 

@@ -1,0 +1,177 @@
+"""The commands as a user types them."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from craft_jax import main, prediction, training
+from craft_jax.errors import UserError
+from tests.conftest import BUNDLED
+
+REPOSITORY = Path(__file__).parent.parent
+PIZZA = BUNDLED / "images" / "pizza"
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, coop_root):
+    """The workdir of a short run of the main job on the small set."""
+    workdir = tmp_path_factory.mktemp("runs") / "small"
+    main.main(_arguments(coop_root, workdir))
+    return workdir
+
+
+def _arguments(coop_root, workdir, *more):
+    return [
+        "main", f"--config={REPOSITORY}/configs/caltech.py", f"--workdir={workdir}", f"--config.data.root={coop_root}",
+        "--config.black_box.model=bundled", "--config.data.shots=4", "--config.data.views=2",
+        "--config.query_budget=160", *more,
+    ]  # fmt: skip
+
+
+def test_the_main_job_tunes_on_a_folder_in_coops_layout(tuned, capsys, coop_root):
+    main.main(_arguments(coop_root, tuned))
+    shown = capsys.readouterr().out
+
+    assert "holds this run, finished" in shown
+    assert "| tuned prompt + refinement |" in shown
+    assert f"report: {tuned / 'report.md'}" in shown
+    result = json.loads((tuned / training.RESULT).read_text())
+    assert result["split"] == "split_zhou_Caltech101"
+    assert (result["shots"], result["queries"], result["seed"], result["black_box"]) == (4, 160, 1, "bundled")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config is missing"),
+        (["--config=nowhere.py"], "--config could not be loaded: .*nowhere.py"),
+        (["--config=configs/demo.py", "--config.data.shotz=4"], 'shotz; did you mean "shots"'),
+        (["--config=configs/demo.py", "--config.data.shots=four"], "--config.data.shots=four"),
+        (["--config=configs/demo.py", "--config.data.shots=0"], "data.shots=0 must be at least 1"),
+        (["--config=configs/demo.py", "--config.data.shots=99"], "class 'pizza' has 26 training photographs, fewer"),
+        (["--config=configs/demo.py", "--config.query_budget=8"], "query_budget=8 does not pay for one step"),
+        (["--config=configs/demo.py", "--config.data.root=/nowhere"], "/nowhere/split_.*: no such split file"),
+        (["--config=configs/demo.py", "--config.black_box.model=/nowhere"], "black_box.model='/nowhere'"),
+        (["--config=configs/demo.py", "--workdir=setup.cfg/x"], "--workdir=setup.cfg/x: cannot write into"),
+        (["--config=configs/demo.py", "--config.run.devices=64"], "run.devices=64, and JAX finds 4 here"),
+        (["--config=configs/demo.py", "--wordkir=x"], "Unknown command line flag 'wordkir'. Did you mean: workdir"),
+        (["--config=configs/demo.py", "more"], "unexpected argument 'more'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    if not any(argument.startswith("--workdir") for argument in arguments):
+        arguments = [*arguments, f"--workdir={tmp_path}/run"]
+
+    with pytest.raises(UserError, match=message) as error:
+        main.main(["main", *arguments])
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unreadable_training_photograph_is_named_and_nothing_is_left(tmp_path, coop_root):
+    import shutil
+
+    shutil.copytree(coop_root, tmp_path / "data")
+    for path in (tmp_path / "data" / "caltech-101" / "101_ObjectCategories" / "sunflower").iterdir():
+        path.write_bytes(b"")
+
+    with pytest.raises(UserError, match=r"sunflower/image_\d+.jpg: not a readable image"):
+        main.main(_arguments(tmp_path / "data", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_user_error_is_one_line_on_standard_error_and_status_2():
+    run = subprocess.run(
+        [sys.executable, "-m", "craft_jax.main", "--config=configs/demo.py", "--config.data.shots=0"],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "error: data.shots=0 must be at least 1\n"
+
+
+@pytest.mark.parametrize("command", ["craft_jax.main", "craft_jax.predict"])
+def test_help_shows_the_usage_and_does_not_wait_for_jax(command):
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", command, "--help"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+
+    assert run.returncode == 0
+    assert run.stdout.startswith(f"usage: python -m {command} ")
+    assert " jax\n" not in run.stderr
+
+
+def _predict(capsys, *arguments, stdin=""):
+    prediction.main(["predict", *map(str, arguments)], io.StringIO(stdin))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_predict_prints_label_and_probability_of_each_image(tuned, capsys):
+    images = sorted(PIZZA.iterdir())[:2]
+    lines = _predict(capsys, f"--checkpoint={tuned}", *images)
+
+    assert [line.split()[0] for line in lines] == [str(image) for image in images]
+    assert all(line.endswith(" %") for line in lines)
+
+
+def test_predict_as_json_lists_the_best_classes_in_order(tuned, capsys):
+    (line,) = _predict(capsys, f"--checkpoint={tuned}", "--json", "--top=5", sorted(PIZZA.iterdir())[0])
+    answer = json.loads(line)
+
+    assert [set(entry) for entry in answer["top"]] == [{"label", "probability"}] * 3  # three classes in all
+    probabilities = [entry["probability"] for entry in answer["top"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    assert (answer["label"], answer["probability"]) == (answer["top"][0]["label"], probabilities[0])
+
+
+def test_predict_takes_a_folder_and_a_list_on_standard_input_and_answers_alike(tuned, capsys):
+    images = sorted(PIZZA.iterdir())
+    from_folder = _predict(capsys, f"--checkpoint={tuned}", PIZZA)
+    from_list = _predict(capsys, f"--checkpoint={tuned}", "-", stdin="".join(f"{image}\n" for image in images))
+
+    assert len(from_folder) == len(images)
+    assert from_list == from_folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint=/nowhere", "a.jpg"], "/nowhere holds no checkpoints"),
+        (["a.jpg"], "a checkpoint and at least one image are needed"),
+        (["--checkpoint={tuned}"], "a checkpoint and at least one image are needed"),
+        (["--checkpoint={tuned}", "nowhere.jpg"], "nowhere.jpg: no such image"),
+        (["--checkpoint={tuned}", "setup.cfg"], "setup.cfg: not a readable image"),
+        (["--checkpoint={tuned}", "configs"], "configs: no image in this folder"),
+        (["--checkpoint={tuned}", "--top=0", "a.jpg"], "--top=0 must be at least 1"),
+        (["--checkpoint={tuned}", "--model=/nowhere", "setup.cfg"], "'/nowhere' could not be loaded"),
+    ],
+)
+def test_a_mistake_in_predict_is_one_line(arguments, message, tuned, capsys, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+
+    with pytest.raises(UserError, match=message) as error:
+        _predict(capsys, *(argument.format(tuned=tuned) for argument in arguments))
+    assert "\n" not in str(error.value)
+
+
+def test_predict_refuses_a_black_box_that_the_checkpoint_was_not_made_for(tuned, capsys, tmp_path):
+    import shutil
+
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    from craft_jax.blackbox.flax_clip import BUNDLED_MODEL
+
+    shutil.copytree(BUNDLED_MODEL, tmp_path / "clip")
+    weights = load_file(tmp_path / "clip" / "model.safetensors")
+    weights["logit_scale"] = np.asarray(weights["logit_scale"] + np.float16(0.5))
+    save_file(weights, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(UserError, match=r"made for black box bundled \(fingerprint .*load the black box that it was"):
+        _predict(capsys, f"--checkpoint={tuned}", f"--model={tmp_path / 'clip'}", sorted(PIZZA.iterdir())[0])

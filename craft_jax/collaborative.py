@@ -73,6 +73,7 @@ class Method(NamedTuple):
       refinement: the head's functions.
       learn_prompt, learn_head: False leaves the one or the other as it starts.
       judge_refined: whether a candidate's cross-entropy is that of f + g(f), or of f as published.
+      epochs: over the images, that train the head in a step.
       consistency: lambda.
       head_consistency_steps: steps during which the head's side of the consistency counts.
       chunk_pairs: antithetic pairs evaluated at once.
@@ -84,6 +85,7 @@ class Method(NamedTuple):
     learn_prompt: bool
     learn_head: bool
     judge_refined: bool
+    epochs: int
     consistency: float
     head_consistency_steps: int
     chunk_pairs: int
@@ -101,29 +103,29 @@ def build_step(method: Method) -> Step:
     """
 
     def step(problem: Problem, state: TuningState) -> tuple[TuningState, Metrics]:
-        handle = _draw_training_views(problem, state.step)
+        views = _draw_views(problem, method.epochs, state.step)
         search, loss = state.search, jnp.zeros(())
 
         if method.learn_prompt:
             candidates = method.search.ask(search)
-            losses = _query(method, problem, state, handle, candidates)
+            losses = _query(method, problem, state, draw_views(problem.views, views[:1]), candidates)
             search, loss = method.search.tell(search, losses), losses.mean()
 
         tuned = prompt.generate(problem.generator, search.z)
-        logits = problem.black_box.predict(tuned[None], handle)[0]
+        logits = problem.black_box.predict(tuned[None], draw_views(problem.views, views))
+        logits = logits.reshape(*views.shape, -1)
 
         head, refined_loss = state.head, loss
         if method.learn_head:
             weight = jnp.where(state.step < method.head_consistency_steps, method.consistency, 0.0)
             key = _step_key(problem, Stream.BATCHES, state.step)
-            head, refined_loss = method.refinement.train_epoch(head, key, logits, problem.labels, weight)
+            head, refined_loss = method.refinement.train(head, key, logits, problem.labels, weight)
 
-        refined = refinement.apply(head.params, logits)
         metrics = Metrics(
             loss=loss,
             refined_loss=refined_loss,
-            prompt_accuracy=objectives.accuracy(logits, problem.labels),
-            train_accuracy=objectives.accuracy(refined, problem.labels),
+            prompt_accuracy=objectives.accuracy(logits[0], problem.labels),
+            train_accuracy=objectives.accuracy(refinement.apply(head.params, logits[0]), problem.labels),
         )
         return TuningState(search, head, state.step + 1), metrics
 
@@ -133,13 +135,14 @@ def build_step(method: Method) -> Step:
 def cost_of_step(method: Method, population_size: int, images: int) -> Ledger:
     """What one step asks of the black box: the candidates, and the new prompt's predictions for the head."""
     prompts = population_size if method.learn_prompt else 0
-    return Ledger(prompts=prompts, search_predictions=prompts * images, head_predictions=images)
+    return Ledger(prompts=prompts, search_predictions=prompts * images, head_predictions=method.epochs * images)
 
 
-def _draw_training_views(problem: Problem, number: Array) -> Handle:
+def _draw_views(problem: Problem, epochs: int, number: Array) -> Int[Array, "E N"]:
+    """Which view of each image a step looks at: the first row to judge candidates, every row for an epoch."""
     views = jax.tree.leaves(problem.views)[0].shape[0]
     key = _step_key(problem, Stream.TRAIN_VIEWS, number)
-    return draw_views(problem.views, jax.random.randint(key, problem.labels.shape, 0, views))
+    return jax.random.randint(key, (epochs, problem.labels.size), 0, views)
 
 
 def _step_key(problem: Problem, stream: Stream, number: Array) -> Array:

@@ -110,10 +110,10 @@ class SearchConfig:
     """
 
     population_size: int = _setting(40, _EVEN)
-    sigma: float = _setting(0.3, _POSITIVE)
+    sigma: float = _setting(0.1, _POSITIVE)
     directions: str = _setting("orthogonal", _one_of("orthogonal", "gaussian"))
     shaping: str = _setting("ranks", _one_of("ranks", "none"))
-    learning_rate: float = _setting(0.03, _POSITIVE)
+    learning_rate: float = _setting(0.05, _POSITIVE)
     fitness: str = _setting("refined", _one_of("refined", "prompt"))
 
 
@@ -124,13 +124,17 @@ class RefinementConfig:
     Attributes:
       hidden: its hidden width.
       dropout: share of hidden units that training drops.
+      mixup: trains on random mixtures of two images' predictions.
+      epochs: over the training images in each step, each on other views.
       learning_rate: Adam's, decayed to zero by a cosine over the run.
       batch_size: images in a minibatch.
     """
 
     hidden: int = _setting(256, _at_least(1))
     dropout: float = _setting(0.5, _SHARE)
-    learning_rate: float = _setting(5e-3, _POSITIVE)
+    mixup: bool = _setting(True)
+    epochs: int = _setting(3, _at_least(1))
+    learning_rate: float = _setting(3e-3, _POSITIVE)
     batch_size: int = _setting(256, _at_least(1))
 
 

@@ -38,7 +38,7 @@ def parse(values: flags.FlagValues, argv: list[str], usage: str) -> tuple[flags.
 def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str]) -> None:
     """Runs a command; a UserError becomes one line on standard error and exit status 2, Ctrl-C status 130."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own start-up chatter
-    _pay_compilation_once()
+    pay_compilation_once()
     try:
         main(argv)
     except UserError as error:
@@ -49,7 +49,7 @@ def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str]) -> No
         sys.exit(130)
 
 
-def _pay_compilation_once() -> None:
+def pay_compilation_once() -> None:
     """Keeps compiled programs between runs, wherever JAX's own setting does not say otherwise; safe to delete."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "craft_jax" / "xla"))

@@ -9,11 +9,16 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 
-def cross_entropy(
-    logits: Float[Array, "N C"], labels: Int[Array, " N"], mask: Bool[Array, " N"] | None = None
+def cross_entropy(logits: Float[Array, "N C"], labels: Int[Array, " N"]) -> Float[Array, ""]:
+    """Mean of -log softmax(logits)[label]."""
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def soft_cross_entropy(
+    logits: Float[Array, "N C"], targets: Float[Array, "N C"], mask: Bool[Array, " N"]
 ) -> Float[Array, ""]:
-    """Mean of -log softmax(logits)[label] over the images that the mask keeps."""
-    return _mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels), mask)
+    """Mean of -sum_c target_c log softmax(logits)_c over the images that the mask keeps."""
+    return _mean(optax.losses.softmax_cross_entropy(logits, targets), mask)
 
 
 def prompt_consistency(logits: Float[Array, "N C"], refined: Float[Array, "N C"]) -> Float[Array, ""]:

@@ -42,10 +42,10 @@ class HeadState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A minibatch; the mask tells images from padding."""
+    """A minibatch; targets are distributions over classes, and the mask tells images from padding."""
 
     logits: Float[Array, "n C"]
-    labels: Int[Array, " n"]
+    targets: Float[Array, "n C"]
     mask: Bool[Array, " n"]
 
 
@@ -54,12 +54,12 @@ class Refinement(NamedTuple):
 
     Attributes:
       init: (key, C) -> state.
-      train_epoch: (state, key, logits [N, C], labels [N], consistency) -> (state, mean loss): one pass over the images
-        in random minibatches, on CE(f + g(f), y) + consistency * KL(f || f + g(f)).
+      train: (state, key, logits [E, N, C], labels [N], consistency) -> (state, mean loss): E epochs, one on each
+        view of the images, in random minibatches, on CE(f + g(f), y) + consistency * KL(f || f + g(f)).
     """
 
     init: Callable[[Array, int], HeadState]
-    train_epoch: Callable[..., tuple[HeadState, Array]]
+    train: Callable[..., tuple[HeadState, Array]]
 
 
 def apply(params: Any, logits: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
@@ -67,12 +67,13 @@ def apply(params: Any, logits: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
     return _refine(RefinementHead(hidden=params["params"]["Dense_0"]["bias"].size), params, logits)
 
 
-def build(*, hidden: int, dropout: float, tx: optax.GradientTransformation, batch_size: int) -> Refinement:
-    """A head of the given width, trained with `tx` in minibatches of `batch_size` images.
+def build(*, hidden: int, dropout: float, mixup: bool, tx: optax.GradientTransformation, batch_size: int) -> Refinement:
+    """A head of the given width, trained with `tx`.
 
     Args:
       hidden: width of the hidden layer.
       dropout: share of its units that training drops.
+      mixup: whether an epoch trains on random mixtures of two images' logits and labels.
       tx: the optimiser; it makes `batches_in_epoch` steps an epoch.
       batch_size: images in a minibatch; the last one of an epoch is padded.
     """
@@ -85,31 +86,46 @@ def build(*, hidden: int, dropout: float, tx: optax.GradientTransformation, batc
     def loss(params: Any, key: Array, batch: Batch, consistency: Array) -> Array:
         refined = _refine(head, params, batch.logits, train=True, rngs={"dropout": key})
         tie = objectives.head_consistency(batch.logits, refined, batch.mask)
-        return objectives.cross_entropy(refined, batch.labels, batch.mask) + consistency * tie
+        return objectives.soft_cross_entropy(refined, batch.targets, batch.mask) + consistency * tie
 
-    def train_epoch(
-        state: HeadState, key: Array, logits: Float[Array, "N C"], labels: Int[Array, " N"], consistency: Array
+    def train(
+        state: HeadState, key: Array, logits: Float[Array, "E N C"], labels: Int[Array, " N"], consistency: Array
     ) -> tuple[HeadState, Float[Array, ""]]:
-        order_key, dropout_key = jax.random.split(key)
-        rows, masks = _minibatches(order_key, labels.size, batch_size)
-        keys = jax.random.split(dropout_key, rows.shape[0])
+        targets = jax.nn.one_hot(labels, logits.shape[-1])
 
-        def update(state: HeadState, minibatch: tuple[Array, Array, Array]) -> tuple[HeadState, Array]:
-            key, rows, mask = minibatch
-            batch = Batch(logits[rows], labels[rows], mask)
-            value, gradient = jax.value_and_grad(loss)(state.params, key, batch, consistency)
-            updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-            return HeadState(optax.apply_updates(state.params, updates), opt_state), value
+        def epoch(state: HeadState, view: tuple[Array, Array]) -> tuple[HeadState, Array]:
+            key, logits = view
+            order_key, dropout_key, mixup_key = jax.random.split(key, 3)
+            mixed = _mix(mixup_key, logits, targets) if mixup else (logits, targets)
+            rows, masks = _minibatches(order_key, labels.size, batch_size)
+            keys = jax.random.split(dropout_key, rows.shape[0])
 
-        state, losses = jax.lax.scan(update, state, (keys, rows, masks))
+            def update(state: HeadState, minibatch: tuple[Array, Array, Array]) -> tuple[HeadState, Array]:
+                key, rows, mask = minibatch
+                batch = Batch(mixed[0][rows], mixed[1][rows], mask)
+                value, gradient = jax.value_and_grad(loss)(state.params, key, batch, consistency)
+                updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+                return HeadState(optax.apply_updates(state.params, updates), opt_state), value
+
+            return jax.lax.scan(update, state, (keys, rows, masks))
+
+        state, losses = jax.lax.scan(epoch, state, (jax.random.split(key, logits.shape[0]), logits))
         return state, losses.mean()
 
-    return Refinement(init, train_epoch)
+    return Refinement(init, train)
 
 
 def batches_in_epoch(images: int, batch_size: int) -> int:
     """Optimiser steps of one epoch over N images."""
     return -(-images // min(batch_size, images))
+
+
+def _mix(key: Array, logits: Array, targets: Array) -> tuple[Array, Array]:
+    """Mixes each image with a random other, in uniformly random shares (mixup; Zhang et al., ICLR 2018)."""
+    partner_key, share_key = jax.random.split(key)
+    partner = jax.random.permutation(partner_key, logits.shape[0])
+    share = jax.random.uniform(share_key, (logits.shape[0], 1))
+    return share * logits + (1 - share) * logits[partner], share * targets + (1 - share) * targets[partner]
 
 
 def _refine(head: RefinementHead, params: Any, logits: Array, **options: Any) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 Handle = Any
 """Encoded images. Opaque but for one thing: it is a pytree whose leaves lead with the image axis N."""
@@ -74,7 +74,7 @@ def stack_handles(handles: list[Handle]) -> Handle:
     return jax.tree.map(lambda *parts: jax.numpy.stack(parts), *handles)
 
 
-def draw_views(stacked: Handle, view: Array) -> Handle:
-    """The handle that shows image i in its view `view[i]`, from leaves [V, N, ...]."""
-    rows = jax.numpy.arange(view.shape[0])
-    return jax.tree.map(lambda leaf: leaf[view, rows], stacked)
+def draw_views(stacked: Handle, views: Int[Array, "E N"]) -> Handle:
+    """The handle of E N images, E times over the N images, each in the view named; from leaves [V, N, ...]."""
+    rows = jax.numpy.broadcast_to(jax.numpy.arange(views.shape[1]), views.shape)
+    return jax.tree.map(lambda leaf: leaf[views.ravel(), rows.ravel()], stacked)

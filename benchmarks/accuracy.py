@@ -10,6 +10,7 @@ import dataclasses
 import io
 import statistics
 from pathlib import Path
+from typing import Any
 
 from craft_jax import blackbox, data, training
 from craft_jax.config import Config, ConsistencyConfig, DataConfig
@@ -17,7 +18,7 @@ from craft_jax.entry import pay_compilation_once
 
 SEEDS = (1, 2, 3)
 BUDGETS = {1: 2000, 2: 4000, 4: 4000, 8: 8000, 16: 8000}
-ABLATIONS = {
+ABLATIONS: dict[str, dict[str, Any]] = {
     "prompt + refinement + consistency": {},
     "without consistency": {"consistency": ConsistencyConfig(weight=0.0)},
     "refinement alone": {"learn": "refinement"},
@@ -27,7 +28,7 @@ RUNS = Path("runs/accuracy")
 TABLE = Path(__file__).parent / "results" / "accuracy.md"
 
 
-def run(name: str, shots: int, seed: int, **changes: object) -> dict:
+def run(name: str, shots: int, seed: int, **changes: Any) -> dict:
     """The result of one run; a finished one is read back."""
     config = dataclasses.replace(
         Config(data=DataConfig(shots=shots), seed=seed, query_budget=BUDGETS[shots]), **changes

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from craft_jax import collaborative, encoding, estimators, evaluation, prompt, refinement
+from craft_jax import collaborative, encoding, estimators, evaluation, feature_cache, prompt, refinement
 from craft_jax.blackbox.meter import Ledger, Meter
 from craft_jax.blackbox.wall import BlackBox, Handle
 from craft_jax.collaborative import Method, Problem, Spread, TuningState
@@ -18,6 +18,9 @@ from craft_jax.config import Config
 from craft_jax.data.fewshot import FewShotSet
 from craft_jax.errors import UserError
 from craft_jax.randomness import Stream, stream_key
+
+_CHUNK_BYTES = 2 * 2**30
+_LIVE_COPIES = 4  # logits, refined logits and their softmaxes live at once
 
 
 class Run(NamedTuple):
@@ -55,15 +58,18 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
         raise UserError("the black box and the photographs have different classes; load it with their class_names")
     spread = Spread(_devices(config.run.devices))
     meter = Meter(config.query_budget)
+    cache = feature_cache.default_folder() if config.run.reuse_features else None
     train = [item.photograph for item in photographs.train]
     problem = Problem(
         black_box=black_box,
         generator=_generator(black_box, config),
-        views=encoding.training_views(black_box, train, views=config.data.views, seed=config.seed, meter=meter),
+        views=encoding.training_views(
+            black_box, train, views=config.data.views, seed=config.seed, meter=meter, cache=cache
+        ),
         labels=evaluation.labels_of(photographs.train),
         seed_key=jax.random.key(config.seed),
     )
-    method = _method(config, len(train), len(spread.devices))
+    method = _method(config, len(train), len(black_box.class_names), len(spread.devices))
     return Run(
         config=config,
         problem=problem,
@@ -72,7 +78,7 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
         cost_of_step=collaborative.cost_of_step(method, config.search.population_size, len(train)),
         spread=spread,
         meter=meter,
-        test=encoding.centre_crops(black_box, [item.photograph for item in photographs.test], meter),
+        test=encoding.centre_crops(black_box, [item.photograph for item in photographs.test], meter, cache),
         test_labels=evaluation.labels_of(photographs.test),
     )
 
@@ -96,7 +102,7 @@ def _generator(black_box: BlackBox, config: Config) -> prompt.PromptGenerator:
     )
 
 
-def _method(config: Config, images: int, devices: int) -> Method:
+def _method(config: Config, images: int, classes: int, devices: int) -> Method:
     search, head = config.search, config.refinement
     epoch = refinement.batches_in_epoch(images, head.batch_size)
     return Method(
@@ -121,9 +127,21 @@ def _method(config: Config, images: int, devices: int) -> Method:
         epochs=head.epochs if config.learn != "prompt" else 1,
         consistency=config.consistency.weight,
         head_consistency_steps=round(config.consistency.head_share * config.steps),
-        chunk_pairs=config.run.chunk_pairs,
+        chunk_pairs=config.run.chunk_pairs or _chunk_pairs(search.population_size // 2, images, classes),
         devices=devices,
     )
+
+
+def _chunk_pairs(pairs: int, images: int, classes: int) -> int:
+    """Pairs to evaluate at once: as many as a share of memory holds, and few enough for eight devices to have work.
+
+    On a CPU one pair already fills its matrix units, and the caches like it small. The number must not depend on how
+    many devices there are, or their bits would.
+    """
+    if jax.default_backend() == "cpu":
+        return 1
+    logits_of_pair = 2 * images * classes * 4
+    return max(1, min(-(-pairs // 8), _CHUNK_BYTES // (_LIVE_COPIES * logits_of_pair)))
 
 
 def _initial_state(method: Method, config: Config, classes: int) -> TuningState:

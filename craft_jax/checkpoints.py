@@ -4,7 +4,10 @@ A checkpoint holds the run's state, the tuned prompt and head, and as JSON which
 they belong to. The two latest and the one with the lowest training loss are kept.
 """
 
+import contextlib
 import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,14 +129,15 @@ class Checkpoints:
         """
         damaged: list[int] = []
         reason = ""
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                return self._restore(step)._replace(damaged=tuple(damaged))
-            except UserError:
-                raise
-            except Exception as error:  # whatever tensorstore, orbax or JSON make of damaged bytes
-                damaged.append(step)
-                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        with _without_stragglers():
+            for step in sorted(self._manager.all_steps(), reverse=True):
+                try:
+                    return self._restore(step)._replace(damaged=tuple(damaged))
+                except UserError:
+                    raise
+                except Exception as error:  # whatever tensorstore, orbax or JSON make of damaged bytes
+                    damaged.append(step)
+                    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         if damaged:
             raise UserError(f"{self.folder}: no checkpoint can be read ({reason}); choose another --workdir")
         return None
@@ -159,6 +163,22 @@ class Checkpoints:
             **items.tuned, black_box=items.about["black_box"], class_names=tuple(items.about["class_names"])
         )
         return Restored(step=step, state=dict(items.state), tuned=tuned, about=items.about, damaged=())
+
+
+@contextlib.contextmanager
+def _without_stragglers() -> Iterator[None]:
+    """Keeps quiet about reads still under way when another read of the same damaged checkpoint has failed."""
+    report = sys.unraisablehook
+
+    def report_others(event: Any) -> None:
+        if "Event loop is closed" not in str(event.exc_value):
+            report(event)
+
+    sys.unraisablehook = report_others
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
 
 
 def open_for_prediction(workdir: Path) -> Restored:

@@ -74,10 +74,12 @@ class BlackBoxConfig:
     Attributes:
       model: `bundled`, a folder in the transformers layout, or a hub name such as openai/clip-vit-base-patch16.
       template: caption of a class; the words before `{}` start the soft prompt and set n_ctx.
+      dtype: that its towers compute in, float32 or bfloat16; losses are float32 either way.
     """
 
     model: str = _setting(BUNDLED)
     template: str = _setting("a photo of a {}.", _TEMPLATE)
+    dtype: str = _setting("float32", _one_of("float32", "bfloat16"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,17 +159,19 @@ class RunConfig:
 
     Attributes:
       devices: how many to use; 0 takes all.
-      chunk_pairs: antithetic pairs that one device evaluates at once; bounds memory.
+      chunk_pairs: antithetic pairs that one device evaluates at once, which bounds memory; 0 chooses for the machine.
       steps_per_call: collaborative steps inside one compiled call, and between two log lines.
       eval_every: steps between two test evaluations for the curve; 0 evaluates at the end alone.
       checkpoint_every: steps between two checkpoints.
+      reuse_features: keeps encoded images in the user's cache folder, for later runs with the same images and model.
     """
 
     devices: int = _setting(0, _at_least(0))
-    chunk_pairs: int = _setting(1, _at_least(1))
+    chunk_pairs: int = _setting(0, _at_least(0))
     steps_per_call: int = _setting(5, _at_least(1))
     eval_every: int = _setting(20, _at_least(0))
     checkpoint_every: int = _setting(50, _at_least(1))
+    reuse_features: bool = _setting(True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

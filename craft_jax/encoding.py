@@ -1,15 +1,20 @@
 """Photographs through the black box's image side, once: a handle then answers any number of queries.
 
 Training images are encoded in V random views, so that a step draws views instead of re-encoding (the views do not
-depend on the prompt).
+depend on the prompt). What was encoded is kept between runs, by content.
 """
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from craft_jax import feature_cache
 from craft_jax.blackbox.meter import Ledger, Meter
-from craft_jax.blackbox.wall import BlackBox, Handle, join_handles, stack_handles
+from craft_jax.blackbox.wall import BlackBox, Handle, join_handles
 from craft_jax.data import pixels
 from craft_jax.data.photographs import Photograph
 
@@ -17,7 +22,13 @@ ENCODE_BATCH = 256
 
 
 def training_views(
-    black_box: BlackBox, photographs: Sequence[Photograph], *, views: int, seed: int, meter: Meter
+    black_box: BlackBox,
+    photographs: Sequence[Photograph],
+    *,
+    views: int,
+    seed: int,
+    meter: Meter,
+    cache: Path | None = None,
 ) -> Handle:
     """The handle of V random views of N photographs, leaves [V, N, ...]; 0 views give the centre crop, V = 1.
 
@@ -25,30 +36,62 @@ def training_views(
       UserError: naming the photograph, where one cannot be read.
     """
     if views == 0:
-        return stack_handles([centre_crops(black_box, photographs, meter)])
-    return stack_handles(
-        [
-            _encode(black_box, photographs, [pixels.view_crop(seed, view, i) for i in range(len(photographs))], meter)
-            for view in range(views)
-        ]
-    )
+        return jax.tree.map(lambda leaf: leaf[None], centre_crops(black_box, photographs, meter, cache))
+    crops = [[pixels.view_crop(seed, view, i) for view in range(views)] for i in range(len(photographs))]
+    handle = _encode(black_box, photographs, crops, f"{views} views of seed {seed}", meter, cache)
+    by_view = jax.tree.map(lambda leaf: leaf.reshape(len(photographs), views, *leaf.shape[1:]), handle)
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), by_view)
 
 
-def centre_crops(black_box: BlackBox, photographs: Sequence[Photograph], meter: Meter) -> Handle:
-    """The handle of N photographs as they are tested: the centre crop."""
-    return _encode(black_box, photographs, [pixels.centre_crop] * len(photographs), meter)
-
-
-def _encode(
-    black_box: BlackBox, photographs: Sequence[Photograph], crops: Sequence[pixels.Crop], meter: Meter
+def centre_crops(
+    black_box: BlackBox, photographs: Sequence[Photograph], meter: Meter, cache: Path | None = None
 ) -> Handle:
-    """The handle of N photographs, each under its crop.
+    """The handle of N photographs as they are tested: the centre crop.
 
     Raises:
       UserError: naming the photograph, where one cannot be read.
     """
-    meter.admit(Ledger(images_encoded=len(photographs)))
-    batch = min(ENCODE_BATCH, len(photographs))
-    squares = pixels.batches(photographs, crops, black_box.image_size, batch)
-    joined = join_handles([black_box.encode_images(images) for images in squares])
-    return jax.tree.map(lambda leaf: leaf[: len(photographs)], joined)
+    return _encode(black_box, photographs, [[pixels.centre_crop]] * len(photographs), "centre crop", meter, cache)
+
+
+def _encode(
+    black_box: BlackBox,
+    photographs: Sequence[Photograph],
+    crops: Sequence[Sequence[pixels.Crop]],
+    crops_name: str,
+    meter: Meter,
+    cache: Path | None,
+) -> Handle:
+    """The handle of every photograph under each of its crops, photograph after photograph."""
+    images = sum(map(len, crops))
+    entry = cache and cache / f"{_content_key(black_box, photographs, crops_name)}.npz"
+    like = jax.eval_shape(black_box.encode_images, _blank(black_box, images))
+    kept = entry and feature_cache.read(entry, like)
+    if kept is not None:
+        return kept
+    meter.admit(Ledger(images_encoded=images))
+    squares = pixels.batches(photographs, crops, black_box.image_size, min(ENCODE_BATCH, images))
+    joined = join_handles([black_box.encode_images(batch) for batch in squares])
+    handle = jax.tree.map(lambda leaf: leaf[:images], joined)
+    if entry:
+        feature_cache.write(entry, handle)
+    return handle
+
+
+def _blank(black_box: BlackBox, images: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((images, black_box.image_size, black_box.image_size, 3), np.uint8)
+
+
+def _content_key(black_box: BlackBox, photographs: Sequence[Photograph], crops_name: str) -> str:
+    """Of everything that an encoded image depends on, down to the platform, whose bits differ in the last place."""
+    owner = black_box.identity
+    parts = [
+        jax.__version__,
+        jax.default_backend(),
+        owner["fingerprint"],
+        owner["dtype"],
+        str(ENCODE_BATCH),
+        crops_name,
+    ]
+    parts += [photograph.fingerprint() for photograph in photographs]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

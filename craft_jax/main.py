@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
     photographs = data.load(config.data, config.seed)
     for note in photographs.notes:
         print(f"note: {note}", flush=True)
-    black_box = blackbox.load(config.black_box.model, photographs.class_names, config.black_box.template)
+    owner = config.black_box
+    black_box = blackbox.load(owner.model, photographs.class_names, owner.template, owner.dtype)
     result = training.train(black_box, photographs, config, workdir).result
     print(f"\n{report.table(result)}\n\nreport: {workdir / training.REPORT}\ncheckpoint: {workdir / 'checkpoints'}")
 

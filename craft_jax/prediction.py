@@ -67,8 +67,8 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     from craft_jax import blackbox, checkpoints
 
     tuned = checkpoints.open_for_prediction(Path(given.checkpoint)).tuned
-    model, template = tuned.black_box["model"], tuned.black_box["template"]
-    black_box = blackbox.load(given.model or model, tuned.class_names, template)
+    owner = tuned.black_box
+    black_box = blackbox.load(given.model or owner["model"], tuned.class_names, owner["template"], owner["dtype"])
     probabilities = predict(tuned, black_box, paths)
     show = _json_lines if given.json else _table
     print("\n".join(show(paths, probabilities, tuned.class_names, min(given.top, len(tuned.class_names)))))

@@ -3,9 +3,7 @@
 import os
 import tempfile
 
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="craft_jax_xla_")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="craft_jax_cache_")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 
 import json
@@ -13,6 +11,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+from craft_jax.entry import pay_compilation_once
+
+pay_compilation_once()
 
 import craft_jax
 from craft_jax import data
@@ -60,7 +62,7 @@ def small_config(small_data):
         data=small_data,
         search=SearchConfig(population_size=8),
         refinement=RefinementConfig(hidden=16, batch_size=5),
-        run=RunConfig(steps_per_call=2, eval_every=2, checkpoint_every=2, devices=1),
+        run=RunConfig(steps_per_call=2, eval_every=2, checkpoint_every=2, devices=1, reuse_features=False),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from craft_jax import blackbox, data
-from craft_jax.blackbox import BudgetExceeded, GradientRefused, Ledger, Meter
+from craft_jax.blackbox import BudgetExceeded, GradientRefused, Ledger, Meter, flax_clip
 from craft_jax.blackbox.flax_clip import BUNDLED_MODEL
 from craft_jax.config import DataConfig
 from craft_jax.data import pixels
@@ -57,6 +57,77 @@ def test_text_features_of_the_unlearnt_prompt_equal_the_public_class(public, cla
     features = black_box._text.features(black_box.initial_prompt[None])[0]
 
     np.testing.assert_allclose(features, _public_text_features(public, class_names), atol=1e-5)
+
+
+def _random_clip(vocabulary=600, **text_changes):
+    """A randomly initialised FlaxCLIPModel of odd sizes: 24 wide, 3 heads, 3 text layers, 77 positions."""
+    from transformers import CLIPConfig, FlaxCLIPModel
+
+    tower = {"hidden_size": 24, "intermediate_size": 96, "num_attention_heads": 3, "num_hidden_layers": 3}
+    text = tower | {"vocab_size": vocabulary, "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
+    config = CLIPConfig(
+        text_config=text | text_changes, vision_config=tower | {"image_size": 16, "patch_size": 8}, projection_dim=20
+    )
+    return FlaxCLIPModel(config, seed=3)
+
+
+def _towers_and_public_features(model, captions, n_ctx):
+    """Features of token captions by the text tower and by the public class, the words as the prompt."""
+    config = model.config.text_config
+    tower = flax_clip._text_tower(config, model.params, captions, n_ctx, "float32")
+    words = model.params["text_model"]["embeddings"]["token_embedding"]["embedding"][
+        np.array(captions[0][1 : n_ctx + 1])
+    ]
+    padded = np.zeros((len(captions), 77), int)
+    for row, caption in zip(padded, captions, strict=True):
+        row[: len(caption)] = caption
+    expected = model.get_text_features(padded, np.ones_like(padded))
+    return jax.jit(lambda tower, words: tower.features(words))(tower, words[None])[0], _normalised(expected)
+
+
+def _assert_lengths_equal_the_public_class(lengths, **text_changes):
+    rng = np.random.default_rng(0)
+    captions = [[598, 7, 8, 9, 10, *rng.integers(3, 598, length), 599] for length in lengths]
+    order = rng.permutation(len(captions))
+
+    features, expected = _towers_and_public_features(
+        _random_clip(**text_changes), [captions[i] for i in order], n_ctx=4
+    )
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("eos", [599, 2], ids=["modern EOS", "legacy EOS"])
+def test_short_and_long_class_names_equal_the_public_class(activation, eos):
+    _assert_lengths_equal_the_public_class([1, 2, 3, 2, 5, 30, 71], hidden_act=activation, eos_token_id=eos)
+
+
+@pytest.mark.slow
+def test_every_length_of_class_name_equals_the_public_class():
+    _assert_lengths_equal_the_public_class(range(1, 72))
+
+
+@pytest.mark.parametrize("classes", [1, 1000])
+@pytest.mark.parametrize("n_ctx", [1, 16])
+def test_any_number_of_classes_and_prompt_vectors_equals_the_public_class(classes, n_ctx):
+    rng = np.random.default_rng(0)
+    context = rng.integers(3, 598, n_ctx)
+    captions = [[598, *context, *rng.integers(3, 598, rng.integers(1, 9)), 599] for _ in range(classes)]
+
+    features, expected = _towers_and_public_features(_random_clip(), captions, n_ctx)
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+def test_bfloat16_towers_stay_near_the_float32_ones_and_predict_in_float32(small_set, small_black_box):
+    half = blackbox.load("bundled", small_set.class_names, dtype="bfloat16")
+    squares = np.stack([np.asarray(pixels.centre_crop(item.photograph.open(), 32)) for item in small_set.test])
+
+    def logits(black_box):
+        return black_box.predict(black_box.initial_prompt[None], black_box.encode_images(squares))
+
+    assert logits(half).dtype == np.float32
+    np.testing.assert_allclose(logits(half), logits(small_black_box), atol=0.3)
+    assert not np.array_equal(logits(half), logits(small_black_box))
 
 
 def test_a_learnt_prompt_equals_the_public_class_with_those_vectors_as_embeddings(public, small_black_box):

@@ -158,7 +158,7 @@ def test_a_view_is_the_same_in_every_run_and_differs_between_views_images_and_se
 
 def test_batches_keep_the_order_and_pad_the_last(small_set):
     photographs = [item.photograph for item in small_set.train]
-    batches = list(pixels.batches(photographs, [pixels.centre_crop] * 12, 32, batch_size=5))
+    batches = list(pixels.batches(photographs, [[pixels.centre_crop]] * 12, 32, batch_size=5))
 
     assert [batch.shape for batch in batches] == [(5, 32, 32, 3)] * 3
     whole = np.concatenate(batches)

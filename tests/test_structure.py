@@ -12,8 +12,8 @@ PACKAGE = Path(craft_jax.__file__).parent
 # Left to right as data flows; a room imports only rooms before it.
 ROOMS = [
     "errors", "config", "randomness", "data", "blackbox", "prompt", "estimators", "objectives", "refinement",
-    "collaborative", "encoding", "checkpoints", "evaluation", "assembly", "metrics_log", "progress", "report",
-    "training", "entry", "main", "prediction", "predict",
+    "collaborative", "feature_cache", "encoding", "checkpoints", "evaluation", "assembly", "metrics_log", "progress",
+    "report", "training", "entry", "main", "prediction", "predict",
 ]  # fmt: skip
 MATHEMATICS = ["prompt", "estimators", "objectives", "refinement"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import craft_jax
-from craft_jax import blackbox, checkpoints, training
+from craft_jax import assembly, blackbox, checkpoints, collaborative, training
 from craft_jax.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -85,14 +85,40 @@ def test_too_few_devices_are_an_error_before_anything_is_written(tmp_path, small
     assert not (tmp_path / "x").exists()
 
 
+def test_nothing_moves_between_host_and_device_inside_the_loop(small_black_box, small_set, small_config):
+    run = assembly.assemble(small_black_box, small_set, _with_run(small_config, devices=2))
+    steps = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), 2))
+    problem, state = run.spread.replicate(run.problem), run.spread.mapped(run.state)
+    state, _ = steps(problem, state)  # compiles, which moves constants
+
+    with jax.transfer_guard("disallow"):
+        for _ in range(2):
+            state, metrics = steps(problem, state)
+    assert run.spread.fetch(state).step == 6
+    assert np.isfinite(run.spread.fetch(metrics).loss).all()
+
+
+def test_chunks_of_several_pairs_find_the_same_as_one_by_one(
+    finished, tmp_path, small_black_box, small_set, small_config
+):
+    _train(small_black_box, small_set, _with_run(small_config, chunk_pairs=3), tmp_path / "chunks")
+    by_pair, by_chunk = (
+        [json.loads(line)["loss"] for line in (workdir / training.METRICS).read_text().splitlines()]
+        for workdir in (finished, tmp_path / "chunks")
+    )
+
+    np.testing.assert_allclose(by_chunk, by_pair, rtol=1e-4)
+
+
 def test_the_ledger_counts_what_was_asked(finished):
     result = json.loads((finished / training.RESULT).read_text())
 
-    # 6 steps of 8 prompts on 12 images; tests of 12 images: zero-shot and after steps 2, 4, 6; 12 images in 2 views.
+    # 6 steps of 8 prompts on 12 images, with 3 epochs of the head; tests of 12 images at first and after steps 2, 4, 6;
+    # 12 images in 2 views.
     assert result["ledger"] == {
         "prompts": 48,
         "search_predictions": 48 * 12,
-        "head_predictions": 6 * 12,
+        "head_predictions": 6 * 3 * 12,
         "evaluation_predictions": 4 * 12,
         "images_encoded": 2 * 12 + 12,
     }

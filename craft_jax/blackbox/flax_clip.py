@@ -44,7 +44,7 @@ class FlaxCLIPBlackBox(struct.PyTreeNode):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Model name, template and a fingerprint of the parameters."""
+        """Model name, template, dtype and a fingerprint of parameters and preprocessing."""
         return dict(self._identity)
 
     @property
@@ -76,7 +76,7 @@ class FlaxCLIPBlackBox(struct.PyTreeNode):
 def _encode_images(black_box: FlaxCLIPBlackBox, images: Array) -> Handle:
     with jax.default_matmul_precision("float32"):
         pixels = (images.astype(jnp.float32) / 255 - black_box._pixel_mean) / black_box._pixel_std
-        features = black_box._image_features(black_box._params, pixels)
+        features = black_box._image_features(black_box._params, pixels).astype(jnp.float32)
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
 
@@ -88,13 +88,16 @@ def _predict(black_box: FlaxCLIPBlackBox, prompts: Array, handle: Handle) -> Arr
         return jnp.exp(black_box._params["logit_scale"]) * jnp.einsum("np,kcp->knc", handle, text)
 
 
-def load(model: str, class_names: Sequence[str], template: str = "a photo of a {}.") -> FlaxCLIPBlackBox:
+def load(
+    model: str, class_names: Sequence[str], template: str = "a photo of a {}.", dtype: str = "float32"
+) -> FlaxCLIPBlackBox:
     """Loads a CLIP and puts it behind the wall.
 
     Args:
       model: `bundled`, a folder in the transformers layout, or a hub name.
       class_names: C distinct names as they should be read, one per label.
       template: caption of a class; the words before `{}` start the soft prompt.
+      dtype: that the towers compute in, float32 or bfloat16; predictions are float32 either way.
 
     Raises:
       UserError: where the model cannot be loaded, two class names are equal, or a caption does not fit.
@@ -102,7 +105,7 @@ def load(model: str, class_names: Sequence[str], template: str = "a photo of a {
     if len(set(class_names)) < len(class_names):
         twice = next(name for name in class_names if list(class_names).count(name) > 1)
         raise UserError(f"class name {twice!r} occurs twice; rename one of the two classes")
-    clip, tokenizer, pixels = _load_pretrained(model)
+    clip, tokenizer, pixels = _load_pretrained(model, dtype)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), clip.params)
     captions = [_tokenize(tokenizer, template.format(name), clip.config.text_config) for name in class_names]
     context = template.split("{}")[0].rstrip()
@@ -112,7 +115,7 @@ def load(model: str, class_names: Sequence[str], template: str = "a photo of a {
         if caption[: n_ctx + 1] != start:
             raise UserError(f"black_box.template: the words before {{}} run into class name {name!r}; add a space")
     return FlaxCLIPBlackBox(
-        _text=_text_tower(clip.config.text_config, params, captions, n_ctx),
+        _text=_text_tower(clip.config.text_config, params, captions, n_ctx, dtype),
         _params={name: params[name] for name in ("vision_model", "visual_projection", "logit_scale")},
         _initial_prompt=params["text_model"]["embeddings"]["token_embedding"]["embedding"][
             np.array(captions[0][1 : n_ctx + 1])
@@ -125,19 +128,20 @@ def load(model: str, class_names: Sequence[str], template: str = "a photo of a {
         _identity=(
             ("model", model if model == BUNDLED or not os.path.isdir(model) else os.path.abspath(model)),
             ("template", template),
-            ("fingerprint", _fingerprint(clip.params)),
+            ("dtype", dtype),
+            ("fingerprint", _fingerprint([clip.params, pixels.image_mean, pixels.image_std])),
         ),
     )
 
 
-def _load_pretrained(model: str) -> tuple[Any, Any, Any]:
+def _load_pretrained(model: str, dtype: str) -> tuple[Any, Any, Any]:
     # transformers takes over a second to import: only whoever loads a model waits for it.
     import transformers
 
     folder = str(BUNDLED_MODEL) if model == BUNDLED else model
     transformers.logging.set_verbosity_error()
     try:
-        clip = _without_random_weights(transformers.FlaxCLIPModel).from_pretrained(folder)
+        clip = _without_random_weights(transformers.FlaxCLIPModel).from_pretrained(folder, dtype=jnp.dtype(dtype))
         tokenizer = transformers.CLIPTokenizerFast.from_pretrained(folder)
         pixels = transformers.CLIPImageProcessor.from_pretrained(folder)
     except Exception as error:  # the hub client, safetensors, msgpack and JSON each raise their own kinds
@@ -183,7 +187,7 @@ def _tokenize(tokenizer: Any, caption: str, config: Any) -> list[int]:
     return ids[: int(pooled) + 1]
 
 
-def _text_tower(config: Any, params: Any, captions: list[list[int]], n_ctx: int) -> text_tower.TextTower:
+def _text_tower(config: Any, params: Any, captions: list[list[int]], n_ctx: int, dtype: str) -> text_tower.TextTower:
     from transformers.modeling_flax_utils import ACT2FN
 
     return text_tower.build(
@@ -194,6 +198,7 @@ def _text_tower(config: Any, params: Any, captions: list[list[int]], n_ctx: int)
         heads=config.num_attention_heads,
         epsilon=config.layer_norm_eps,
         activation=ACT2FN[config.hidden_act],
+        dtype=dtype,
     )
 
 
@@ -204,9 +209,9 @@ def _image_features(module: Any, params: Any, pixels: Array) -> Array:
     return module.apply({"params": params}, pixels, method=project)
 
 
-def _fingerprint(params: Any) -> str:
+def _fingerprint(everything: Any) -> str:
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(everything):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()[:16]

@@ -5,6 +5,7 @@ soft prompt's once per candidate, and class suffixes are packed without padding,
 evaluated at EOS alone. Shapes: K candidates, C classes, T packed suffix tokens, d width, H heads.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class TextTower(struct.PyTreeNode):
       class_rows: where each class, in the caller's order, stands in order of length, [C].
       lengths: suffix length of each class, ascending.
       heads, epsilon, activation: of the encoder.
+      dtype: that the layers compute in; sums over a row (norms, softmax) and the feature itself stay float32.
     """
 
     layers: tuple[Layer, ...]
@@ -54,16 +56,17 @@ class TextTower(struct.PyTreeNode):
     heads: int = struct.field(pytree_node=False)
     epsilon: float = struct.field(pytree_node=False)
     activation: Callable[[Array], Array] = struct.field(pytree_node=False)
+    dtype: Any = struct.field(pytree_node=False)
 
     def features(self, prompts: Float[Array, "K n_ctx d"]) -> Float[Array, "K C p"]:
-        """Normalised text features of every class under every prompt."""
+        """Normalised text features of every class under every prompt, float32."""
         candidates = prompts.shape[0]
-        prefix = prompts + self.prompt_positions
+        prefix = (prompts + self.prompt_positions).astype(self.dtype)
         suffix = jnp.broadcast_to(self.suffix, (candidates, *self.suffix.shape))
         for layer in self.layers[:-1]:
             prefix, suffix = self._advance(layer, prefix, suffix)
         pooled = self._advance_to_eos(self.layers[-1], prefix, suffix)
-        features = _layer_norm(pooled, self.final_norm, self.epsilon) @ self.projection
+        features = _layer_norm(pooled.astype(jnp.float32), self.final_norm, self.epsilon) @ self.projection
         features = features / jnp.linalg.norm(features, axis=-1, keepdims=True)
         return features[:, self.class_rows]
 
@@ -126,6 +129,7 @@ def build(
     heads: int,
     epsilon: float,
     activation: Callable[[Array], Array],
+    dtype: Any = jnp.float32,
 ) -> TextTower:
     """Arranges FlaxCLIPModel's parameters for `TextTower.features`.
 
@@ -137,6 +141,7 @@ def build(
       heads: attention heads.
       epsilon: of the layer norms.
       activation: of the MLPs.
+      dtype: that the layers compute in.
     """
     text = params["text_model"]
     tokens = text["embeddings"]["token_embedding"]["embedding"]
@@ -156,9 +161,12 @@ def build(
         heads=heads,
         epsilon=epsilon,
         activation=activation,
+        dtype=jnp.dtype(dtype),
     )
     with jax.default_matmul_precision("float32"):
-        return tower.replace(layers=_with_sos_states(tower, tokens[sos_token] + positions[0]))
+        complete = _with_sos_states(tower, tokens[sos_token] + positions[0])
+    cast = functools.partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
+    return tower.replace(layers=cast(complete), suffix=cast(tower.suffix))
 
 
 def _arrange(layer: Params) -> Layer:
@@ -200,7 +208,7 @@ def _attend_prefix(query: Array, key: Array, value: Array) -> Array:
     """The soft prompt attends to SOS and causally to itself: query [K, n, H, dh], key and value [K, 1 + n, H, dh]."""
     scores = jnp.einsum("knhe,kmhe->khnm", query, key)
     visible = jnp.tril(jnp.ones(scores.shape[-2:], bool), k=1)
-    return jnp.einsum("khnm,kmhe->knhe", jax.nn.softmax(jnp.where(visible, scores, -jnp.inf)), value)
+    return jnp.einsum("khnm,kmhe->knhe", _softmax(jnp.where(visible, scores, -jnp.inf)), value)
 
 
 def _attend_suffix(query: Array, key: Array, value: Array, shared_key: Array, shared_value: Array) -> Array:
@@ -217,7 +225,7 @@ def _attend_eos(query: Array, key: Array, value: Array, shared_key: Array, share
 
 def _mix(query: Array, own: Array, value: Array, shared_key: Array, shared_value: Array) -> Array:
     shared = jnp.einsum("kclhe,kmhe->kchlm", query, shared_key)
-    weights = jax.nn.softmax(jnp.concatenate([shared, own], axis=-1))
+    weights = _softmax(jnp.concatenate([shared, own], axis=-1))
     to_shared, to_own = jnp.split(weights, [shared_key.shape[1]], axis=-1)
     return jnp.einsum("kchlm,kmhe->kclhe", to_shared, shared_value) + jnp.einsum("kchlm,kcmhe->kclhe", to_own, value)
 
@@ -230,7 +238,12 @@ def _dense(x: Array, params: Params) -> Array:
     return x @ params["kernel"] + params["bias"]
 
 
+def _softmax(scores: Array) -> Array:
+    return jax.nn.softmax(scores.astype(jnp.float32)).astype(scores.dtype)
+
+
 def _layer_norm(x: Array, params: Params, epsilon: float) -> Array:
-    centred = x - x.mean(axis=-1, keepdims=True)
+    wide = x.astype(jnp.float32)
+    centred = wide - wide.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + epsilon) * params["scale"] + params["bias"]
+    return (centred * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype) * params["scale"] + params["bias"]

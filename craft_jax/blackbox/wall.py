@@ -69,11 +69,6 @@ def join_handles(handles: list[Handle]) -> Handle:
     return jax.tree.map(lambda *parts: jax.numpy.concatenate(parts), *handles)
 
 
-def stack_handles(handles: list[Handle]) -> Handle:
-    """Handles of V views of the same N images as one, with leaves [V, N, ...]."""
-    return jax.tree.map(lambda *parts: jax.numpy.stack(parts), *handles)
-
-
 def draw_views(stacked: Handle, views: Int[Array, "E N"]) -> Handle:
     """The handle of E N images, E times over the N images, each in the view named; from leaves [V, N, ...]."""
     rows = jax.numpy.broadcast_to(jax.numpy.arange(views.shape[1]), views.shape)

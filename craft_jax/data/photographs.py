@@ -4,9 +4,11 @@ Photographs are opened lazily, one by one, so that a set of any size costs nothi
 """
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from craft_jax.errors import UserError
@@ -21,6 +23,9 @@ class Photograph(Protocol):
 
     def open(self) -> Image.Image:
         """The image in RGB. Raises UserError, naming it, where it is missing or unreadable."""
+
+    def fingerprint(self) -> str:
+        """Of its content. Raises UserError, naming it, where it is missing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +51,13 @@ class PhotographFile:
                 f"{self.path}: not a readable image ({error}); replace it or take it out of the set"
             ) from error
 
+    def fingerprint(self) -> str:
+        """Of the file's bytes."""
+        try:
+            return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UserError(f"{self.path}: no such image; check the path") from error
+
 
 @dataclasses.dataclass(frozen=True)
 class PhotographRecord:
@@ -63,3 +75,7 @@ class PhotographRecord:
     def open(self) -> Image.Image:
         """The record's image in RGB."""
         return Image.fromarray(self.source[self.index]["image"]).convert("RGB")
+
+    def fingerprint(self) -> str:
+        """Of the image's pixels."""
+        return hashlib.sha256(np.ascontiguousarray(self.source[self.index]["image"]).tobytes()).hexdigest()

@@ -3,9 +3,10 @@
 The centre crop is CLIP's own preprocessing, bit for bit; the views are the published runs' RandomResizedCrop and flip.
 """
 
+import collections
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import UInt8
@@ -60,31 +61,31 @@ def view_crop(seed: int, view: int, position: int) -> Crop:
 
 
 def batches(
-    photographs: Sequence[Photograph], crops: Sequence[Crop], size: int, batch_size: int
+    photographs: Sequence[Photograph], crops: Sequence[Sequence[Crop]], size: int, batch_size: int
 ) -> Iterator[UInt8[np.ndarray, "batch size size 3"]]:
-    """Decoded and cropped images in order, `batch_size` at a time, the last batch padded with its last image.
+    """Decoded images under each of their crops, photograph after photograph, `batch_size` at a time.
 
-    Decoding runs in threads, one batch ahead of the caller.
+    Each photograph is decoded once, in threads that run ahead of the caller; the last batch is padded with its last
+    image.
 
     Raises:
       UserError: naming the photograph, where one cannot be read.
     """
 
-    def square(pair: tuple[Photograph, Crop]) -> np.ndarray:
-        photograph, crop = pair
-        return np.asarray(crop(photograph.open(), size))
+    def squares(photograph: Photograph, crops: Sequence[Crop]) -> list[np.ndarray]:
+        image = photograph.open()
+        return [np.asarray(crop(image, size)) for crop in crops]
 
-    pairs = list(zip(photographs, crops, strict=True))
+    waiting = collections.deque(zip(photographs, crops, strict=True))
+    ready: list[np.ndarray] = []
     with ThreadPoolExecutor() as pool:
-        ahead: list[list] = []
-        for start in range(0, len(pairs), batch_size):
-            ahead.append([pool.submit(square, pair) for pair in pairs[start : start + batch_size]])
-            if len(ahead) > 1:
-                yield _collect(ahead.pop(0), batch_size)
-        for rest in ahead:
-            yield _collect(rest, batch_size)
-
-
-def _collect(futures: list, batch_size: int) -> np.ndarray:
-    images = [future.result() for future in futures]
-    return np.stack(images + [images[-1]] * (batch_size - len(images)))
+        ahead: collections.deque[Future] = collections.deque()
+        while waiting or ahead:
+            while waiting and len(ahead) < batch_size:
+                ahead.append(pool.submit(squares, *waiting.popleft()))
+            ready += ahead.popleft().result()
+            while len(ready) >= batch_size:
+                yield np.stack(ready[:batch_size])
+                del ready[:batch_size]
+    if ready:
+        yield np.stack(ready + [ready[-1]] * (batch_size - len(ready)))

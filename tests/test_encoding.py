@@ -1,0 +1,105 @@
+"""Views and centre crops through the black box, and what is kept of them between runs."""
+
+import multiprocessing
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from craft_jax import encoding, feature_cache
+from craft_jax.blackbox import Meter
+from craft_jax.data import PhotographFile, pixels
+
+
+@pytest.fixture
+def photographs(small_set):
+    return [item.photograph for item in small_set.train]
+
+
+def _views(black_box, photographs, cache=None, **changes):
+    meter = Meter(budget=None)
+    settings = {"views": 3, "seed": 1} | changes
+    handle = encoding.training_views(black_box, photographs, meter=meter, cache=cache, **settings)
+    return np.asarray(handle), meter.ledger.images_encoded
+
+
+def test_each_view_is_the_encoded_crop_of_its_photograph(small_black_box, photographs):
+    handle, encoded = _views(small_black_box, photographs)
+
+    assert handle.shape[:2] == (3, 12)
+    assert encoded == 36
+    for view, i in ((0, 0), (2, 5), (1, 11)):
+        square = np.asarray(pixels.view_crop(1, view, i)(photographs[i].open(), 32))
+        np.testing.assert_allclose(handle[view, i], small_black_box.encode_images(square[None])[0], atol=1e-5)
+
+
+def test_without_views_training_sees_the_centre_crop(small_black_box, photographs):
+    handle, encoded = _views(small_black_box, photographs, views=0)
+    centre = encoding.centre_crops(small_black_box, photographs, Meter(budget=None))
+
+    np.testing.assert_array_equal(handle, np.asarray(centre)[None])
+    assert encoded == 12
+
+
+def test_a_second_run_encodes_nothing_and_sees_the_same_bits(small_black_box, photographs, tmp_path):
+    first, encoded = _views(small_black_box, photographs, tmp_path)
+    again, encoded_again = _views(small_black_box, photographs, tmp_path)
+
+    assert (encoded, encoded_again) == (36, 0)
+    np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize("changes", [{"seed": 2}, {"views": 2}, {"views": 0}])
+def test_other_views_are_encoded_anew(small_black_box, photographs, tmp_path, changes):
+    _views(small_black_box, photographs, tmp_path)
+
+    assert _views(small_black_box, photographs, tmp_path, **changes)[1] > 0
+
+
+def test_a_changed_photograph_is_encoded_anew(small_black_box, photographs, tmp_path):
+    path = tmp_path / "copy.jpg"
+    path.write_bytes(photographs[0].path.read_bytes())
+    changed = [PhotographFile(path), *photographs[1:]]
+    _views(small_black_box, changed, tmp_path / "cache")
+    assert _views(small_black_box, changed, tmp_path / "cache")[1] == 0
+
+    path.write_bytes(photographs[-1].path.read_bytes())
+    assert _views(small_black_box, changed, tmp_path / "cache")[1] == 36
+
+
+def test_a_damaged_entry_is_encoded_anew(small_black_box, photographs, tmp_path):
+    first, _ = _views(small_black_box, photographs, tmp_path)
+    (entry,) = tmp_path.iterdir()
+    entry.write_bytes(entry.read_bytes()[:1000])
+    again, encoded = _views(small_black_box, photographs, tmp_path)
+
+    assert encoded == 36
+    np.testing.assert_array_equal(first, again)
+
+
+def _write_often(path, value):
+    for _ in range(30):
+        feature_cache.write(path, np.full((500, 64), value, np.float32))
+
+
+def test_a_reader_never_sees_a_half_written_entry_of_two_writers(tmp_path):
+    path, like = tmp_path / "entry.npz", jax.ShapeDtypeStruct((500, 64), np.float32)
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_write_often, args=(path, value)) for value in (1.0, 2.0)]
+    for writer in writers:
+        writer.start()
+    seen = []
+    while any(writer.is_alive() for writer in writers):
+        if path.exists():
+            seen.append(feature_cache.read(path, like))
+    for writer in writers:
+        writer.join()
+
+    assert seen
+    assert all(entry is not None and len(np.unique(np.asarray(entry))) == 1 for entry in seen)
+    assert [file.name for file in tmp_path.iterdir()] == ["entry.npz"]
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(small_black_box, photographs):
+    assert _views(small_black_box, photographs, Path("/proc/nowhere"))[1] == 36

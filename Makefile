@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test test-slow clean
+.PHONY: demo test test-slow bench clean
 
 demo: $(VENV)/.installed
 	$(RUN) -m craft_jax.main --config=configs/demo.py
@@ -16,6 +16,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(RUN) -m pytest -m slow
+
+bench: $(VENV)/.installed
+	$(RUN) -m benchmarks.speed
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed')"

@@ -1,6 +1,6 @@
 """Accuracy on the bundled photographs: ablations at 16 shots, and 1 to 16 shots, over three seeds.
 
-    python benchmarks/accuracy.py
+    python -m benchmarks.accuracy
 
 About half an hour on two cores; finished runs under runs/accuracy are kept, so that a second call only prints. Writes
 benchmarks/results/accuracy.md. The settings under test are the defaults, which were chosen on validation photographs.

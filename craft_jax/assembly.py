@@ -62,19 +62,19 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
     train = [item.photograph for item in photographs.train]
     problem = Problem(
         black_box=black_box,
-        generator=_generator(black_box, config),
+        generator=build_generator(black_box, config),
         views=encoding.training_views(
             black_box, train, views=config.data.views, seed=config.seed, meter=meter, cache=cache
         ),
         labels=evaluation.labels_of(photographs.train),
         seed_key=jax.random.key(config.seed),
     )
-    method = _method(config, len(train), len(black_box.class_names), len(spread.devices))
+    method = build_method(config, len(train), len(black_box.class_names), len(spread.devices))
     return Run(
         config=config,
         problem=problem,
         method=method,
-        state=_initial_state(method, config, len(black_box.class_names)),
+        state=initial_state(method, config, len(black_box.class_names)),
         cost_of_step=collaborative.cost_of_step(method, config.search.population_size, len(train)),
         spread=spread,
         meter=meter,
@@ -92,7 +92,8 @@ def _devices(wanted: int) -> list[jax.Device]:
     return found[: wanted or None]
 
 
-def _generator(black_box: BlackBox, config: Config) -> prompt.PromptGenerator:
+def build_generator(black_box: BlackBox, config: Config) -> prompt.PromptGenerator:
+    """The map from z to soft prompt that the settings name."""
     return prompt.build(
         stream_key(config.seed, Stream.PROJECTION),
         black_box.initial_prompt,
@@ -102,7 +103,8 @@ def _generator(black_box: BlackBox, config: Config) -> prompt.PromptGenerator:
     )
 
 
-def _method(config: Config, images: int, classes: int, devices: int) -> Method:
+def build_method(config: Config, images: int, classes: int, devices: int) -> Method:
+    """The step's search, head and weights, for N training images of C classes."""
     search, head = config.search, config.refinement
     epoch = refinement.batches_in_epoch(images, head.batch_size)
     return Method(
@@ -144,7 +146,8 @@ def _chunk_pairs(pairs: int, images: int, classes: int) -> int:
     return max(1, min(-(-pairs // 8), _CHUNK_BYTES // (_LIVE_COPIES * logits_of_pair)))
 
 
-def _initial_state(method: Method, config: Config, classes: int) -> TuningState:
+def initial_state(method: Method, config: Config, classes: int) -> TuningState:
+    """Where a run starts: z = 0 and an untrained head."""
     return TuningState(
         search=method.search.init(jnp.zeros(config.prompt.intrinsic_dim)),
         head=method.refinement.init(stream_key(config.seed, Stream.HEAD_INIT), classes),

@@ -149,16 +149,23 @@ def _step_key(problem: Problem, stream: Stream, number: Array) -> Array:
     return jax.random.fold_in(jax.random.fold_in(problem.seed_key, stream), number)
 
 
-def _query(
-    method: Method, problem: Problem, state: TuningState, handle: Handle, candidates: Float[Array, "K dim"]
-) -> Float[Array, " K"]:
-    """Every candidate's loss, CE + lambda KL(f + g(f) || f), each device asking for its share."""
+def candidate_loss(method: Method, problem: Problem, state: TuningState) -> Callable[[Array], Array]:
+    """Logits [N, C] of a candidate -> its loss, CE + lambda KL(f + g(f) || f) with the head of the moment."""
 
     def loss(logits: Float[Array, "N C"]) -> Float[Array, ""]:
         refined = refinement.apply(state.head.params, logits)
         judged = refined if method.judge_refined else logits
         tie = objectives.prompt_consistency(logits, refined)
         return objectives.cross_entropy(judged, problem.labels) + method.consistency * tie
+
+    return loss
+
+
+def _query(
+    method: Method, problem: Problem, state: TuningState, handle: Handle, candidates: Float[Array, "K dim"]
+) -> Float[Array, " K"]:
+    """Every candidate's loss, each device asking for its share."""
+    loss = candidate_loss(method, problem, state)
 
     def query_chunk(chunk: Float[Array, "k dim"]) -> Float[Array, " k"]:
         soft_prompts = prompt.generate(problem.generator, chunk)

@@ -34,7 +34,8 @@ def read(model: str, dtype: str) -> ClipParts:
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), clip.params)
     return ClipParts(
         image_features=functools.partial(_image_features, clip.module),
-        image_params={name: params[name] for name in ("vision_model", "visual_projection")},
+        # The public module asks for its logit scale even where only its image side is applied.
+        image_params={name: params[name] for name in ("vision_model", "visual_projection", "logit_scale")},
         text_params={name: params[name] for name in ("text_model", "text_projection", "logit_scale")},
         text=text_settings(clip.config.text_config),
         pixel_mean=pixels.image_mean,

@@ -60,7 +60,7 @@ def convert(archive: Path, folder: Path, tokenizer: Path | None = None) -> list[
     except UserError as error:
         raise UserError(f"{archive}: {error}") from error
     entries = [name for name in openai_weights.ENTRIES if name in weights]
-    kept = {name: np.ascontiguousarray(value) for name, value in weights.items() if name not in entries}
+    kept = {name: np.asarray(value, order="C") for name, value in weights.items() if name not in entries}
     settings = {
         "model_cfg": resnet_architecture.to_model_cfg(architecture),
         "preprocess_cfg": {"mean": list(open_clip.PIXEL_MEAN), "std": list(open_clip.PIXEL_STD)},

@@ -33,7 +33,7 @@ def read(model: str, dtype: str) -> ClipParts:
     clip, tokenizer, pixels = _load_pretrained(model, dtype)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), clip.params)
     return ClipParts(
-        image_features=functools.partial(_image_features, clip.module),
+        image_features=functools.partial(image_features, clip.module),
         # The public module asks for its logit scale even where only its image side is applied.
         image_params={name: params[name] for name in ("vision_model", "visual_projection", "logit_scale")},
         text_params={name: params[name] for name in ("text_model", "text_projection", "logit_scale")},
@@ -101,7 +101,9 @@ def _without_random_weights(model_class: Any) -> Any:
     return Loaded
 
 
-def _image_features(module: Any, params: Any, pixels: Array) -> Array:
+def image_features(module: Any, params: Any, pixels: Array) -> Array:
+    """Features of normalised pixels [N, size, size, 3] by the public module, not normalised."""
+
     def project(clip: Any, pixels: Array) -> Array:
         return clip.visual_projection(clip.vision_model(pixel_values=pixels, deterministic=True)[1])
 

@@ -11,7 +11,7 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, FlaxCLIPM
 from transformers.modeling_flax_utils import ACT2FN
 
 from craft_jax.blackbox import text_tower
-from craft_jax.blackbox.flax_clip import FlaxCLIPBlackBox
+from craft_jax.blackbox.clip import ClipBlackBox
 
 VOCABULARY = 1000  # an embedding look-up costs nothing, whatever the table's length
 SOS, EOS = VOCABULARY - 2, VOCABULARY - 1
@@ -57,7 +57,7 @@ def captions(classes: int) -> list[list[int]]:
     return [[SOS, 5, 6, 7, 5, *rng.integers(10, SOS, length).tolist(), 8, EOS] for length in lengths]
 
 
-def black_box(clip: Any, params: Any, classes: int) -> FlaxCLIPBlackBox:
+def black_box(clip: Any, params: Any, classes: int) -> ClipBlackBox:
     """The local black box with those parameters, image side left out."""
     tower = text_tower.build(
         params,
@@ -68,9 +68,10 @@ def black_box(clip: Any, params: Any, classes: int) -> FlaxCLIPBlackBox:
         epsilon=TEXT.layer_norm_eps,
         activation=ACT2FN[TEXT.hidden_act],
     )
-    return FlaxCLIPBlackBox(
+    return ClipBlackBox(
         _text=tower,
-        _params={"logit_scale": jnp.asarray(math.log(100.0))},
+        _image_params={},
+        _logit_scale=jnp.asarray(math.log(100.0)),
         _initial_prompt=words(params),
         _pixel_mean=jnp.zeros(3),
         _pixel_std=jnp.ones(3),

@@ -72,7 +72,8 @@ class BlackBoxConfig:
     """The model that may only be queried.
 
     Attributes:
-      model: `bundled`, a folder in the transformers layout, or a hub name such as openai/clip-vit-base-patch16.
+      model: `bundled`; a folder in the transformers layout or, for ResNets, in open_clip's; a hub name such as
+        openai/clip-vit-base-patch16; or OpenAI's RN50, RN101, RN50x4, RN50x16, RN50x64.
       template: caption of a class; the words before `{}` start the soft prompt and set n_ctx.
       dtype: that its towers compute in, float32 or bfloat16; losses are float32 either way.
     """

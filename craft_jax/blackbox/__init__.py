@@ -1,6 +1,6 @@
 """The model that may only be queried: its wall, its meter, and a local CLIP behind it."""
 
-from craft_jax.blackbox.flax_clip import load
+from craft_jax.blackbox.loading import load
 from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter
 from craft_jax.blackbox.wall import BlackBox, GradientRefused, Handle
 

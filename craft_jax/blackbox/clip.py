@@ -1,0 +1,203 @@
+"""A local CLIP behind the wall: an opaque, jit-able black box, whatever files its two towers came from.
+
+A loader (`flax_clip`, `open_clip`) reads the files into `ClipParts`; `assemble` puts them behind the wall. Predictions
+are the model's own logits: its logit scale times the cosine of image and text features.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, UInt8
+
+from craft_jax.blackbox import text_tower
+from craft_jax.blackbox.wall import Handle, opaque
+from craft_jax.config import BUNDLED
+from craft_jax.errors import UserError
+
+
+class TextSettings(NamedTuple):
+    """What the text encoder's parameters do not say.
+
+    Attributes:
+      heads: attention heads.
+      epsilon: of the layer norms.
+      activation: of the MLPs.
+      context_length: longest caption in tokens, with SOS and EOS.
+      eos_token: the token whose first position is pooled; None pools at the highest token id, as OpenAI's models do.
+    """
+
+    heads: int
+    epsilon: float
+    activation: Callable[[Array], Array]
+    context_length: int
+    eos_token: int | None
+
+
+class ClipParts(NamedTuple):
+    """A CLIP as a loader reads it.
+
+    Attributes:
+      image_features: from (image_params, normalised pixels [N, size, size, 3]) to features [N, p], not normalised.
+      image_params: of the image tower and its projection, float32.
+      text_params: FlaxCLIPModel's `text_model`, `text_projection` and `logit_scale`, float32.
+      text: the rest of the text encoder.
+      pixel_mean, pixel_std: of each RGB channel, for values between 0 and 1.
+      image_size: side of the square images.
+      tokenizer: from a caption to `input_ids` with SOS and EOS.
+      weights: all parameters as the files hold them, for the fingerprint.
+    """
+
+    image_features: Callable[[Any, Array], Array]
+    image_params: Any
+    text_params: Any
+    text: TextSettings
+    pixel_mean: Sequence[float]
+    pixel_std: Sequence[float]
+    image_size: int
+    tokenizer: Any
+    weights: Any
+
+
+class ClipBlackBox(struct.PyTreeNode):
+    """A CLIP that answers queries; see `wall.BlackBox` for its interface. Build it with `blackbox.load`.
+
+    Every other attribute is the owner's side of the wall and no business of the caller's.
+    """
+
+    _text: text_tower.TextTower
+    _image_params: Any
+    _logit_scale: Array
+    _initial_prompt: Array
+    _pixel_mean: Array
+    _pixel_std: Array
+    _image_features: Callable[[Any, Array], Array] = struct.field(pytree_node=False)
+    _image_size: int = struct.field(pytree_node=False)
+    _class_names: tuple[str, ...] = struct.field(pytree_node=False)
+    _identity: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Model name, template, dtype and a fingerprint of parameters and preprocessing."""
+        return dict(self._identity)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The C class names, in the order of the logits."""
+        return self._class_names
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that it takes, in pixels."""
+        return self._image_size
+
+    @property
+    def initial_prompt(self) -> Float[Array, "n_ctx d"]:
+        """The embedded words of the template before the class name."""
+        return self._initial_prompt
+
+    def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
+        """Takes uint8 RGB images in; nothing crosses back but an opaque handle."""
+        return _encode_images(self, images)
+
+    def predict(self, prompts: Float[Array, "K n_ctx d"], handle: Handle) -> Float[Array, "K N C"]:
+        """The logits of N images under each of K soft prompts, float32."""
+        return _predict(self, prompts, handle)
+
+
+@jax.jit
+@opaque
+def _encode_images(black_box: ClipBlackBox, images: Array) -> Handle:
+    with jax.default_matmul_precision("float32"):
+        pixels = (images.astype(jnp.float32) / 255 - black_box._pixel_mean) / black_box._pixel_std
+        features = black_box._image_features(black_box._image_params, pixels).astype(jnp.float32)
+        return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
+
+
+@jax.jit
+@opaque
+def _predict(black_box: ClipBlackBox, prompts: Array, handle: Handle) -> Array:
+    with jax.default_matmul_precision("float32"):
+        text = black_box._text.features(prompts)
+        return jnp.exp(black_box._logit_scale) * jnp.einsum("np,kcp->knc", handle, text)
+
+
+def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template: str, dtype: str) -> ClipBlackBox:
+    """Puts a CLIP behind the wall.
+
+    Args:
+      parts: as a loader read them.
+      model: where they came from, for the black box's identity.
+      class_names: C distinct names as they should be read, one per label.
+      template: caption of a class; the words before `{}` start the soft prompt.
+      dtype: that the text tower computes in; the loader was given the image tower's.
+
+    Raises:
+      UserError: where a caption does not fit, or the template's words run into a class name.
+    """
+    captions = [_tokenize(parts, template.format(name)) for name in class_names]
+    context = template.split("{}")[0].rstrip()
+    start = parts.tokenizer(context)["input_ids"][:-1]  # without EOS
+    n_ctx = len(start) - 1
+    for name, caption in zip(class_names, captions, strict=True):
+        if caption[: n_ctx + 1] != start:
+            raise UserError(f"black_box.template: the words before {{}} run into class name {name!r}; add a space")
+    tokens = parts.text_params["text_model"]["embeddings"]["token_embedding"]["embedding"]
+    return ClipBlackBox(
+        _text=arrange_text(parts.text_params, parts.text, captions, n_ctx, dtype),
+        _image_params=parts.image_params,
+        _logit_scale=parts.text_params["logit_scale"],
+        _initial_prompt=tokens[np.array(captions[0][1 : n_ctx + 1])],
+        _pixel_mean=jnp.array(parts.pixel_mean, jnp.float32),
+        _pixel_std=jnp.array(parts.pixel_std, jnp.float32),
+        _image_features=parts.image_features,
+        _image_size=parts.image_size,
+        _class_names=tuple(class_names),
+        _identity=(
+            ("model", model if model == BUNDLED or not os.path.exists(model) else os.path.abspath(model)),
+            ("template", template),
+            ("dtype", dtype),
+            ("fingerprint", _fingerprint([parts.weights, list(parts.pixel_mean), list(parts.pixel_std)])),
+        ),
+    )
+
+
+def _tokenize(parts: ClipParts, caption: str) -> list[int]:
+    """Token ids up to the position that the model pools at."""
+    ids = parts.tokenizer(caption)["input_ids"]
+    if len(ids) > parts.text.context_length:
+        raise UserError(
+            f"the caption {caption!r} has {len(ids)} tokens and the model takes {parts.text.context_length}; "
+            "shorten the class name or black_box.template"
+        )
+    pooled = np.argmax(ids) if parts.text.eos_token is None else np.argmax(np.array(ids) == parts.text.eos_token)
+    return ids[: int(pooled) + 1]
+
+
+def arrange_text(
+    params: text_tower.Params, settings: TextSettings, captions: list[list[int]], n_ctx: int, dtype: str
+) -> text_tower.TextTower:
+    """The text tower for captions that are token ids, from SOS to the position that is pooled."""
+    return text_tower.build(
+        params,
+        suffixes=[caption[n_ctx + 1 :] for caption in captions],
+        sos_token=captions[0][0],
+        n_ctx=n_ctx,
+        heads=settings.heads,
+        epsilon=settings.epsilon,
+        activation=settings.activation,
+        dtype=dtype,
+    )
+
+
+def _fingerprint(everything: Any) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(everything):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test test-slow bench clean
+.PHONY: demo test test-slow test-torch bench clean
 
 demo: $(VENV)/.installed
 	$(RUN) -m craft_jax.main --config=configs/demo.py
@@ -16,6 +16,11 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(RUN) -m pytest -m slow
+
+# Parity with PyTorch, for which it takes the version that the checks were made with.
+test-torch: $(VENV)/.installed-test
+	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(RUN) -m pytest tests/test_resnet.py tests/test_convert_openai.py
 
 bench: $(VENV)/.installed
 	$(RUN) -m benchmarks.speed

@@ -61,10 +61,14 @@ def contenders(pixels: np.ndarray) -> dict[str, Tower]:
     weights = random_resnet.weights(architecture, of=resnet_architecture.image_layout)
     tower = open_clip.image_tower(architecture)
     params = openai_weights.image_params(weights, architecture)
-    found = {RN50: jax_tower(lambda params, x: tower.apply({"params": params}, x), params, pixels), VIT: vit(pixels)}
+    found = {RN50: jax_tower(functools.partial(_apply, tower), params, pixels), VIT: vit(pixels)}
     if importlib.util.find_spec("torch"):
         found[TORCH] = torch_tower(architecture, weights, pixels)
     return found
+
+
+def _apply(tower: Any, params: Any, pixels: jax.Array) -> jax.Array:
+    return tower.apply({"params": params}, pixels)
 
 
 def torch_tower(architecture: resnet_architecture.Architecture, weights: Any, pixels: np.ndarray) -> Tower:
@@ -98,7 +102,8 @@ def table(speeds: dict[str, list[float]]) -> str:
     lines = [
         f"# Image towers: images per second\n\nMedian of {ROUNDS} rounds (lowest to highest) of {BATCH} images of 224 "
         f"pixels, float32, random weights, taking turns; {len(os.sched_getaffinity(0))} shared cores "
-        f"({platform.machine()}), JAX {jax.__version__} on {jax.default_backend()}. `python -m benchmarks.image_towers`.\n",
+        f"({platform.machine()}), JAX {jax.__version__} on {jax.default_backend()}. "
+        "`python -m benchmarks.image_towers`.\n",
         "| tower | images / s | range | x " + " | x ".join(median) + " |",
         "|---" * (3 + len(median)) + "|",
     ]

@@ -71,12 +71,20 @@ def test_head_consistency_is_the_divergence_of_the_plain_from_the_refined_predic
     assert objectives.head_consistency(logits=QUARTER, refined=HALF) == pytest.approx(expected, abs=1e-6)
 
 
+def test_soft_cross_entropy_of_certain_targets_is_the_cross_entropy_of_labels():
+    logits, labels = jnp.concatenate([QUARTER, HALF]), jnp.array([0, 1])
+    soft = objectives.soft_cross_entropy(logits, jax.nn.one_hot(labels, 2), jnp.array([True, True]))
+
+    assert soft == pytest.approx(float(objectives.cross_entropy(logits, labels)))
+
+
 def test_masked_images_count_in_no_loss():
     logits = jnp.concatenate([QUARTER, HALF])
     refined = jnp.concatenate([HALF, QUARTER])
-    labels, mask = jnp.array([0, 1]), jnp.array([True, False])
+    targets, mask = jnp.array([[0.3, 0.7], [1.0, 0.0]]), jnp.array([True, False])
 
-    assert objectives.cross_entropy(logits, labels, mask) == objectives.cross_entropy(QUARTER, labels[:1])
+    alone = objectives.soft_cross_entropy(QUARTER, targets[:1], mask[:1])
+    assert objectives.soft_cross_entropy(logits, targets, mask) == alone
     assert objectives.head_consistency(logits, refined, mask) == objectives.head_consistency(QUARTER, HALF)
 
 
@@ -225,17 +233,14 @@ def test_8000_evaluations_bring_a_512_dimensional_quadratic_nine_tenths_of_the_w
 
 
 def _refinement(batch_size=8, learning_rate=1e-2):
-    return refinement.build(hidden=32, dropout=0.0, tx=optax.adam(learning_rate), batch_size=batch_size)
+    return refinement.build(hidden=32, dropout=0.0, mixup=False, tx=optax.adam(learning_rate), batch_size=batch_size)
 
 
 def _train_head(logits, labels, *, epochs, consistency):
     head = _refinement()
-    keys = jax.random.split(jax.random.key(1), epochs)
-
-    def epoch(state, key):
-        return head.train_epoch(state, key, logits, labels, consistency)
-
-    return jax.lax.scan(epoch, head.init(jax.random.key(0), logits.shape[-1]), keys)[0]
+    views = jnp.broadcast_to(logits, (epochs, *logits.shape))
+    train = jax.jit(head.train)
+    return train(head.init(jax.random.key(0), logits.shape[-1]), jax.random.key(1), views, labels, consistency)[0]
 
 
 def test_an_untrained_head_changes_nothing():
@@ -269,9 +274,27 @@ def test_an_epoch_in_one_padded_batch_equals_a_batch_of_exactly_the_images():
     states = []
     for batch_size in (7, 100):
         head = _refinement(batch_size)
-        states.append(head.train_epoch(head.init(jax.random.key(1), 3), jax.random.key(2), logits, labels, 0.1))
+        states.append(head.train(head.init(jax.random.key(1), 3), jax.random.key(2), logits[None], labels, 0.1))
 
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_the_head_sees_logits_up_to_a_constant():
+    logits, labels = jax.random.normal(jax.random.key(0), (40, 4)), jnp.arange(40) % 4
+    params = _train_head(logits, labels, epochs=3, consistency=0.0).params
+
+    shifted = refinement.apply(params, logits + 5.0) - 5.0
+    np.testing.assert_allclose(shifted, refinement.apply(params, logits), atol=1e-5)
+
+
+def test_mixup_mixes_logits_and_labels_in_the_same_shares():
+    labels = jnp.arange(12) % 3
+    targets = jax.nn.one_hot(labels, 3)
+    logits, mixed = refinement._mix(jax.random.key(0), 2 * targets, targets)
+
+    np.testing.assert_allclose(logits, 2 * mixed, atol=1e-6)
+    np.testing.assert_allclose(mixed.sum(axis=-1), 1, atol=1e-6)
+    assert ((mixed > 0.01).sum(axis=-1) == 2).any()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 7, 9])

@@ -70,14 +70,14 @@ def draw_curve(path: Path, rows: Sequence[Row], zero_shot: float) -> None:
         queries, [row["train_refined"] for row in rows], color="0.8", lw=1, label="training images, prompt + refinement"
     )
     at = [0] + [row[count] for row in tested]
-    axes.axhline(zero_shot, color="0.4", ls=":", label="zero-shot")
+    axes.axhline(zero_shot, color="0.4", ls=":", label="test, zero-shot")
     axes.plot(
         at,
         [zero_shot] + [row["test_prompt_only"] for row in tested],
         "s-",
         ms=4,
         color="tab:blue",
-        label="prompt alone",
+        label="test, prompt alone",
     )
     axes.plot(
         at,
@@ -85,11 +85,11 @@ def draw_curve(path: Path, rows: Sequence[Row], zero_shot: float) -> None:
         "o-",
         ms=4,
         color="tab:red",
-        label="prompt + refinement",
+        label="test, prompt + refinement",
     )
     axes.set(
         xlabel="queries (prompts evaluated)" if count == "prompts" else "steps",
-        ylabel="test accuracy in %",
+        ylabel="accuracy in %",
         xlim=(0, queries[-1]),
     )
     axes.set_ylim(bottom=0)

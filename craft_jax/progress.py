@@ -7,6 +7,8 @@ from typing import Any, TextIO
 
 import tqdm
 
+from craft_jax.blackbox.meter import Ledger
+
 
 class Progress:
     """Shows steps, queries, loss, accuracy and time left.
@@ -47,11 +49,12 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def show(self, row: dict[str, Any]) -> None:
-        """Shows a logged step."""
+    def show(self, row: dict[str, Any], ledger: Ledger) -> None:
+        """Shows a logged step, and what was asked of the black box up to it."""
         text = (
-            f"queries {row['prompts']:,} of {self._budget:,}, predictions {row['predictions']:,}, "
-            f"loss {row['loss']:.4f}, train accuracy {row['train_refined']:.1f} %"
+            f"queries {ledger.prompts:,} of {self._budget:,}, predictions {ledger.search_predictions:,} "
+            f"(+ {ledger.head_predictions:,} head, {ledger.evaluation_predictions:,} test), "
+            f"images {ledger.images_encoded:,}, loss {row['loss']:.4f}, train accuracy {row['train_refined']:.1f} %"
         )
         if "test_refined" in row:
             text += f", test {row['test_refined']:.1f} %"

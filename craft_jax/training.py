@@ -122,7 +122,7 @@ def _loop(
                 accuracy = evaluation.measure(problem.black_box, tuned, run.test, run.test_labels, run.meter)
                 rows[-1] |= {"test_prompt_only": accuracy.prompt_only, "test_refined": accuracy.refined}
             log.append(rows)
-            progress.show(rows[-1])
+            progress.show(rows[-1], run.meter.ledger)
             if saved:
                 about = {
                     "settings": dataclasses.asdict(config),

@@ -110,6 +110,20 @@ def test_chunks_of_several_pairs_find_the_same_as_one_by_one(
     np.testing.assert_allclose(by_chunk, by_pair, rtol=1e-4)
 
 
+def test_the_heads_consistency_weight_drops_once_its_share_of_the_budget_is_spent(
+    finished, tmp_path, small_black_box, small_set, small_config
+):
+    def losses(head_share):
+        consistency = dataclasses.replace(small_config.consistency, weight=1.0, head_share=head_share)
+        workdir = tmp_path / str(head_share)
+        _train(small_black_box, small_set, dataclasses.replace(small_config, consistency=consistency), workdir)
+        return [json.loads(line)["refined_loss"] for line in (workdir / training.METRICS).read_text().splitlines()]
+
+    always, half = losses(1.0), losses(0.5)
+    assert half[:3] == always[:3]
+    assert all(dropped < kept for dropped, kept in zip(half[3:], always[3:], strict=True))
+
+
 def test_the_ledger_counts_what_was_asked(finished):
     result = json.loads((finished / training.RESULT).read_text())
 
@@ -152,7 +166,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path, small_blac
     lines = stream.getvalue().splitlines()
 
     assert len(lines) == 3
-    assert lines[0].startswith("step 2/6, queries 16 of 48, predictions 192, loss ")
+    assert lines[0].startswith("step 2/6, queries 16 of 48, predictions 192 (+ 72 head, 24 test), images 36, loss ")
     assert lines[2].endswith("00:00 left")
 
 

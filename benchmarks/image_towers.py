@@ -1,9 +1,11 @@
 """Images per second of the image towers: RN50 and ViT-B/32 in this package, and RN50 in PyTorch on the same weights.
 
-    python -m benchmarks.image_towers
+    taskset -c 0 python -m benchmarks.image_towers
 
-Weights are random, images 224 pixels square, in float32; the contenders take turns, so that a busy machine slows all
-alike. Writes benchmarks/results/image_towers.md. Without PyTorch (extra `torch`) its row is left out.
+One core, so that neither library waits for a thread that another process holds up: on two shared cores PyTorch, which
+deals its work out in equal shares, was measured slower than on one. Weights are random, images 224 pixels square, in
+float32; the contenders take turns. Writes benchmarks/results/image_towers.md. Without PyTorch (extra `torch`) its rows
+are left out.
 """
 
 import functools
@@ -24,7 +26,8 @@ from craft_jax.blackbox import flax_clip, open_clip, openai_weights, resnet_arch
 
 BATCH, ROUNDS = 16, 7
 TABLE = Path(__file__).parent / "results" / "image_towers.md"
-RN50, VIT, TORCH = "RN50, this package", "ViT-B/32, this package", "RN50, PyTorch"
+RN50, VIT = "RN50, this package", "ViT-B/32, this package"
+TORCH = {"RN50, PyTorch": "contiguous_format", "RN50, PyTorch, channels last": "channels_last"}
 
 Tower = Callable[[], Any]
 
@@ -61,17 +64,13 @@ def contenders(pixels: np.ndarray) -> dict[str, Tower]:
     weights = random_resnet.weights(architecture, of=resnet_architecture.image_layout)
     tower = open_clip.image_tower(architecture)
     params = openai_weights.image_params(weights, architecture)
-    found = {RN50: jax_tower(functools.partial(_apply, tower), params, pixels), VIT: vit(pixels)}
+    found = {RN50: jax_tower(functools.partial(open_clip.image_features, tower), params, pixels), VIT: vit(pixels)}
     if importlib.util.find_spec("torch"):
-        found[TORCH] = torch_tower(architecture, weights, pixels)
+        found |= {name: torch_tower(architecture, weights, pixels, layout) for name, layout in TORCH.items()}
     return found
 
 
-def _apply(tower: Any, params: Any, pixels: jax.Array) -> jax.Array:
-    return tower.apply({"params": params}, pixels)
-
-
-def torch_tower(architecture: resnet_architecture.Architecture, weights: Any, pixels: np.ndarray) -> Tower:
+def torch_tower(architecture: resnet_architecture.Architecture, weights: Any, pixels: np.ndarray, layout: str) -> Tower:
     """The tests' comparison module; a call encodes the same batch."""
     import torch
 
@@ -79,7 +78,9 @@ def torch_tower(architecture: resnet_architecture.Architecture, weights: Any, pi
     model = yardstick.ModifiedResNet(architecture).eval()
     state = {name.removeprefix("visual."): torch.from_numpy(value) for name, value in weights.items()}
     model.load_state_dict(state, strict=False)
-    tensor = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+    memory_format = getattr(torch, layout)
+    model = model.to(memory_format=memory_format)
+    tensor = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).to(memory_format=memory_format)
     return torch.inference_mode()(lambda: model(tensor))
 
 
@@ -101,9 +102,9 @@ def table(speeds: dict[str, list[float]]) -> str:
     median = {name: statistics.median(row) for name, row in speeds.items()}
     lines = [
         f"# Image towers: images per second\n\nMedian of {ROUNDS} rounds (lowest to highest) of {BATCH} images of 224 "
-        f"pixels, float32, random weights, taking turns; {len(os.sched_getaffinity(0))} shared cores "
-        f"({platform.machine()}), JAX {jax.__version__} on {jax.default_backend()}. "
-        "`python -m benchmarks.image_towers`.\n",
+        f"pixels, float32, random weights, taking turns; {len(os.sched_getaffinity(0))} of "
+        f"{os.cpu_count()} {platform.machine()} cores, which other jobs share; JAX {jax.__version__} on "
+        f"{jax.default_backend()}{_torch_version()}. `taskset -c 0 python -m benchmarks.image_towers`.\n",
         "| tower | images / s | range | x " + " | x ".join(median) + " |",
         "|---" * (3 + len(median)) + "|",
     ]
@@ -111,6 +112,14 @@ def table(speeds: dict[str, list[float]]) -> str:
         ratios = " | ".join(f"{median[name] / other:.2f}" for other in median.values())
         lines.append(f"| {name} | {median[name]:.1f} | {min(row):.1f} to {max(row):.1f} | {ratios} |")
     return "\n".join(lines) + "\n"
+
+
+def _torch_version() -> str:
+    if not importlib.util.find_spec("torch"):
+        return ""
+    import torch
+
+    return f", PyTorch {torch.__version__}"
 
 
 def main() -> None:

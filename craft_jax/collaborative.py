@@ -180,7 +180,8 @@ def _query(
 def _share(candidates: Float[Array, "K dim"], chunk_pairs: int, devices: int) -> Float[Array, "chunks k dim"]:
     """This device's candidates in chunks of whole pairs, padded so that every device has as many chunks.
 
-    The size of a chunk does not depend on the devices, so neither do the bits of what it computes.
+    The size of a chunk does not depend on the devices, so neither do the bits of what it computes. Padding repeats a
+    candidate, which a local black box answers again for nothing but time; it is neither used nor billed.
     """
     rows = 2 * chunk_pairs
     chunks = -(-candidates.shape[0] // (rows * devices))

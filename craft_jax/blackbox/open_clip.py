@@ -109,7 +109,7 @@ def parts(
     """
     weights = openai_weights.check(weights, architecture)
     return ClipParts(
-        image_features=functools.partial(_image_features, image_tower(architecture, dtype)),
+        image_features=functools.partial(image_features, image_tower(architecture, dtype)),
         image_params=jax.tree.map(jnp.asarray, openai_weights.image_params(weights, architecture)),
         text_params=jax.tree.map(jnp.asarray, openai_weights.text_params(weights, architecture)),
         text=TextSettings(
@@ -145,7 +145,8 @@ def missing_tokenizer_files(folder: Path) -> list[str]:
     return [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
 
 
-def _image_features(tower: ModifiedResNet, params: Any, pixels: Array) -> Array:
+def image_features(tower: ModifiedResNet, params: Any, pixels: Array) -> Array:
+    """Features of normalised pixels [N, size, size, 3], not normalised."""
     return jnp.asarray(tower.apply({"params": params}, pixels))
 
 

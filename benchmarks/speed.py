@@ -88,21 +88,27 @@ def problem_of_size(clip: Any, params: Any, classes: int, images: int, views: in
     )
 
 
-def measure_step(problem: collaborative.Problem) -> dict[str, float]:
-    """Seconds of one whole step of 40 prompts, and of its parts run alone."""
+def step_seconds(problem: collaborative.Problem) -> float:
+    """Seconds of one whole step of 40 prompts on one device."""
     classes, images = len(problem.black_box.class_names), problem.labels.size
-    config = Config()
-    method = assembly.build_method(config, images, classes, devices=1)
-    state = assembly.initial_state(method, config, classes)
+    method = assembly.build_method(Config(), images, classes, devices=1)
     spread = collaborative.Spread(jax.local_devices()[:1])
     step = spread.compile(collaborative.run_steps(collaborative.build_step(method), 1))
     everywhere = spread.replicate(problem)
-    carried = [spread.mapped(state)]
+    carried = [spread.mapped(assembly.initial_state(method, Config(), classes))]
 
     def whole() -> Any:
         carried[0], metrics = step(everywhere, carried[0])
         return metrics
 
+    return seconds(whole)
+
+
+def measure_step(problem: collaborative.Problem) -> dict[str, float]:
+    """Seconds of one whole step of 40 prompts, and of its parts run alone."""
+    classes, images = len(problem.black_box.class_names), problem.labels.size
+    method = assembly.build_method(Config(), images, classes, devices=1)
+    state = assembly.initial_state(method, Config(), classes)
     chunk = 2 * method.chunk_pairs
     prompts = jnp.broadcast_to(problem.black_box.initial_prompt, (PROMPTS // chunk, chunk, sizes.N_CTX, 512))
     text = jax.jit(lambda box, prompts: jax.lax.map(box._text.features, prompts))
@@ -119,7 +125,7 @@ def measure_step(problem: collaborative.Problem) -> dict[str, float]:
     head, estimate = jax.jit(head), jax.jit(estimate)
     losses = jnp.arange(float(PROMPTS))
     return {
-        "step": seconds(whole),
+        "step": step_seconds(problem),
         "text": seconds(text, problem.black_box, prompts) + seconds(one_text, problem.black_box, prompts[0, :1]),
         "head": seconds(head, state.head, logits, problem.labels),
         "estimator": seconds(estimate, state.search, losses),
@@ -158,9 +164,9 @@ def peak_memory(classes: int, images: int) -> float:
 
 def growth(clip: Any, params: Any) -> dict[str, list[tuple[int, float]]]:
     """Seconds of a step as classes, candidates' images and views grow from a small size."""
-    by_classes = [(c, measure_step(problem_of_size(clip, params, c, 256, 2))["step"]) for c in (5, 20, 80)]
-    by_images = [(n, measure_step(problem_of_size(clip, params, 20, n, 2))["step"]) for n in (256, 1024, 4096)]
-    by_views = [(v, measure_step(problem_of_size(clip, params, 20, 256, v))["step"]) for v in (1, 8, 64)]
+    by_classes = [(c, step_seconds(problem_of_size(clip, params, c, 256, 2))) for c in (5, 20, 80)]
+    by_images = [(n, step_seconds(problem_of_size(clip, params, 20, n, 2))) for n in (256, 1024, 4096)]
+    by_views = [(v, step_seconds(problem_of_size(clip, params, 20, 256, v))) for v in (1, 8, 64)]
     return {"classes (256 images)": by_classes, "images (20 classes)": by_images, "views (20 classes)": by_views}
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import baseline, sizes
-from craft_jax import assembly, collaborative, refinement
+from craft_jax import assembly, collaborative, devices, refinement
 from craft_jax.config import Config
 
 RESULTS = Path(__file__).parent / "results"
@@ -92,7 +92,7 @@ def step_seconds(problem: collaborative.Problem) -> float:
     """Seconds of one whole step of 40 prompts on one device."""
     classes, images = len(problem.black_box.class_names), problem.labels.size
     method = assembly.build_method(Config(), images, classes, devices=1)
-    spread = collaborative.Spread(jax.local_devices()[:1])
+    spread = devices.Spread(jax.local_devices()[:1])
     step = spread.compile(collaborative.run_steps(collaborative.build_step(method), 1))
     everywhere = spread.replicate(problem)
     carried = [spread.mapped(assembly.initial_state(method, Config(), classes))]

@@ -13,9 +13,10 @@ from jaxtyping import Array
 from craft_jax import collaborative, encoding, estimators, evaluation, feature_cache, prompt, refinement
 from craft_jax.blackbox.meter import Ledger, Meter
 from craft_jax.blackbox.wall import BlackBox, Handle
-from craft_jax.collaborative import Method, Problem, Spread, TuningState
+from craft_jax.collaborative import Method, Problem, TuningState
 from craft_jax.config import Config
 from craft_jax.data.fewshot import FewShotSet
+from craft_jax.devices import Spread
 from craft_jax.errors import UserError
 from craft_jax.randomness import Stream, stream_key
 

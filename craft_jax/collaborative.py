@@ -1,27 +1,24 @@
-"""The collaborative step: propose, query, update the prompt, refine the predictions; spread over devices by pmap.
+"""The collaborative step: propose, query, update the prompt, refine the predictions; `devices.Spread` spreads it.
 
 Every device regenerates all candidates, evaluates its share, gathers the losses of all, and computes the same update:
 only scalars travel, and any number of devices gives the same bits. Source: CraFT, algorithm 1 (arXiv 2402.04050).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from craft_jax import objectives, prompt, refinement
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.blackbox.wall import BlackBox, Handle, draw_views
+from craft_jax.devices import AXIS
 from craft_jax.estimators import Search, SearchState
 from craft_jax.randomness import Stream
 from craft_jax.refinement import HeadState, Refinement
-
-AXIS = "devices"
 
 
 class Problem(struct.PyTreeNode):
@@ -197,34 +194,3 @@ def run_steps(step: Step, steps: int) -> Step:
         return jax.lax.scan(lambda state, _: step(problem, state), state, length=steps)
 
     return run
-
-
-class Spread:
-    """Runs a function over (problem, state) on several devices at once. The one place that knows pmap.
-
-    Args:
-      devices: at least one, all of a kind.
-    """
-
-    def __init__(self, devices: Sequence[jax.Device]) -> None:
-        self.devices = tuple(devices)
-        mesh = Mesh(np.array(self.devices), (AXIS,))
-        self._everywhere = NamedSharding(mesh, PartitionSpec())
-        self._one_each = NamedSharding(mesh, PartitionSpec(AXIS))
-
-    def compile(self, run: Step) -> Step:
-        """The pmap of `run`; its state argument is donated."""
-        return jax.pmap(run, axis_name=AXIS, in_axes=(None, 0), devices=self.devices, donate_argnums=(1,))
-
-    def replicate(self, tree: Any) -> Any:
-        """Puts a whole tree on every device, for arguments that are not mapped."""
-        return jax.device_put(tree, self._everywhere)
-
-    def mapped(self, tree: Any) -> Any:
-        """Puts a copy of the tree on every device, with the leading device axis of mapped arguments."""
-        copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(self.devices), *jnp.shape(leaf))), tree)
-        return jax.device_put(copies, self._one_each)
-
-    def fetch(self, tree: Any) -> Any:
-        """The first device's copy of a mapped tree, on the host; all devices hold the same."""
-        return jax.device_get(jax.tree.map(lambda leaf: leaf[0], tree))

@@ -5,41 +5,27 @@ line can override; `from_config_dict` brings them back.
 """
 
 import dataclasses
-import difflib
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
 from craft_jax.errors import UserError
-
-BUNDLED = "bundled"
-
-Rule = tuple[Callable[[Any], bool], str]
-
-
-def _one_of(*allowed: str) -> Rule:
-    return (lambda value: value in allowed), "must be one of " + ", ".join(allowed)
-
-
-def _at_least(low: int) -> Rule:
-    return (lambda value: value >= low), f"must be at least {low}"
-
-
-_POSITIVE: Rule = (lambda value: value > 0), "must be above 0"
-_NOT_NEGATIVE: Rule = (lambda value: value >= 0), "must be 0 or more"
-_SHARE: Rule = (lambda value: 0 <= value <= 1), "must lie between 0 and 1"
-_SEED: Rule = (lambda value: 0 <= value < 2**32), "must lie between 0 and 2**32 - 1"
-_EVEN: Rule = (lambda value: value >= 2 and value % 2 == 0), "must be even and at least 2: candidates come in pairs"
-_TEMPLATE: Rule = (
-    lambda value: value.count("{}") == 1 and bool(value.split("{}")[0].strip()),
-    "must hold {} once, with words before it that start the soft prompt",
+from craft_jax.validation import (
+    EVEN,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    TEMPLATE,
+    at_least,
+    build,
+    check,
+    one_of,
+    setting,
 )
 
-
-def _setting(default: Any, rule: Rule | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"rule": rule})
+BUNDLED = "bundled"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,14 +43,14 @@ class DataConfig:
       views: augmented views of each training photograph, encoded once; 0 uses the centre crop alone.
     """
 
-    source: str = _setting("coop", _one_of("coop", "tfds"))
-    root: str = _setting(BUNDLED)
-    images: str = _setting("images")
-    split: str = _setting("split_caltech24_64px.json")
-    name: str = _setting("")
-    shots: int = _setting(16, _at_least(1))
-    with_replacement: bool = _setting(False)
-    views: int = _setting(32, _at_least(0))
+    source: str = setting("coop", one_of("coop", "tfds"))
+    root: str = setting(BUNDLED)
+    images: str = setting("images")
+    split: str = setting("split_caltech24_64px.json")
+    name: str = setting("")
+    shots: int = setting(16, at_least(1))
+    with_replacement: bool = setting(False)
+    views: int = setting(32, at_least(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,9 +64,9 @@ class BlackBoxConfig:
       dtype: that its towers compute in, float32 or bfloat16; losses are float32 either way.
     """
 
-    model: str = _setting(BUNDLED)
-    template: str = _setting("a photo of a {}.", _TEMPLATE)
-    dtype: str = _setting("float32", _one_of("float32", "bfloat16"))
+    model: str = setting(BUNDLED)
+    template: str = setting("a photo of a {}.", TEMPLATE)
+    dtype: str = setting("float32", one_of("float32", "bfloat16"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,9 +79,9 @@ class PromptConfig:
       bound: clips each coordinate of z to [-bound, bound]; 0 leaves it free.
     """
 
-    intrinsic_dim: int = _setting(512, _at_least(1))
-    std: float = _setting(0.02, _POSITIVE)
-    bound: float = _setting(0.0, _NOT_NEGATIVE)
+    intrinsic_dim: int = setting(512, at_least(1))
+    std: float = setting(0.02, POSITIVE)
+    bound: float = setting(0.0, NOT_NEGATIVE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,12 +98,12 @@ class SearchConfig:
         (as published).
     """
 
-    population_size: int = _setting(40, _EVEN)
-    sigma: float = _setting(0.1, _POSITIVE)
-    directions: str = _setting("orthogonal", _one_of("orthogonal", "gaussian"))
-    shaping: str = _setting("ranks", _one_of("ranks", "none"))
-    learning_rate: float = _setting(0.05, _POSITIVE)
-    fitness: str = _setting("refined", _one_of("refined", "prompt"))
+    population_size: int = setting(40, EVEN)
+    sigma: float = setting(0.1, POSITIVE)
+    directions: str = setting("orthogonal", one_of("orthogonal", "gaussian"))
+    shaping: str = setting("ranks", one_of("ranks", "none"))
+    learning_rate: float = setting(0.05, POSITIVE)
+    fitness: str = setting("refined", one_of("refined", "prompt"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,12 +119,12 @@ class RefinementConfig:
       batch_size: images in a minibatch.
     """
 
-    hidden: int = _setting(256, _at_least(1))
-    dropout: float = _setting(0.5, _SHARE)
-    mixup: bool = _setting(True)
-    epochs: int = _setting(3, _at_least(1))
-    learning_rate: float = _setting(3e-3, _POSITIVE)
-    batch_size: int = _setting(256, _at_least(1))
+    hidden: int = setting(256, at_least(1))
+    dropout: float = setting(0.5, SHARE)
+    mixup: bool = setting(True)
+    epochs: int = setting(3, at_least(1))
+    learning_rate: float = setting(3e-3, POSITIVE)
+    batch_size: int = setting(256, at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,8 +136,8 @@ class ConsistencyConfig:
       head_share: share of the query budget during which the head's side counts (the paper's 1 / n).
     """
 
-    weight: float = _setting(0.1, _NOT_NEGATIVE)
-    head_share: float = _setting(0.25, _SHARE)
+    weight: float = setting(0.1, NOT_NEGATIVE)
+    head_share: float = setting(0.25, SHARE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,12 +153,12 @@ class RunConfig:
       reuse_features: keeps encoded images in the user's cache folder, for later runs with the same images and model.
     """
 
-    devices: int = _setting(0, _at_least(0))
-    chunk_pairs: int = _setting(0, _at_least(0))
-    steps_per_call: int = _setting(5, _at_least(1))
-    eval_every: int = _setting(20, _at_least(0))
-    checkpoint_every: int = _setting(50, _at_least(1))
-    reuse_features: bool = _setting(True)
+    devices: int = setting(0, at_least(0))
+    chunk_pairs: int = setting(0, at_least(0))
+    steps_per_call: int = setting(5, at_least(1))
+    eval_every: int = setting(20, at_least(0))
+    checkpoint_every: int = setting(50, at_least(1))
+    reuse_features: bool = setting(True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,9 +171,9 @@ class Config:
       learn: `both`, or an ablation: `prompt` or `refinement` alone.
     """
 
-    seed: int = _setting(1, _SEED)
-    query_budget: int = _setting(8000, _at_least(1))
-    learn: str = _setting("both", _one_of("both", "prompt", "refinement"))
+    seed: int = setting(1, SEED)
+    query_budget: int = setting(8000, at_least(1))
+    learn: str = setting("both", one_of("both", "prompt", "refinement"))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     black_box: BlackBoxConfig = dataclasses.field(default_factory=BlackBoxConfig)
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
@@ -198,7 +184,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises UserError where a value is of the wrong type, out of range, or at odds with another."""
-        _validate(self, prefix="")
+        check(self, prefix="")
         if self.query_budget < self.search.population_size:
             raise UserError(
                 f"query_budget={self.query_budget} does not pay for one step of "
@@ -224,29 +210,6 @@ class Config:
         return self.query_budget // self.search.population_size
 
 
-def _validate(section: Any, prefix: str) -> None:
-    for field in dataclasses.fields(section):
-        name, value = prefix + field.name, getattr(section, field.name)
-        if dataclasses.is_dataclass(value):
-            _validate(value, prefix=f"{name}.")
-            continue
-        if not _has_type(value, field.type):
-            raise UserError(f"{name}={value!r} must be {_type_name(field.type)}, not {type(value).__name__}")
-        rule = field.metadata.get("rule")
-        if rule and not rule[0](value):
-            raise UserError(f"{name}={value!r} {rule[1]}")
-
-
-def _type_name(expected: Any) -> str:
-    return {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}.get(expected, str(expected))
-
-
-def _has_type(value: Any, expected: Any) -> bool:
-    if expected is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
-
-
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
     """The settings as a ConfigDict, which the command line can override."""
     return ml_collections.ConfigDict(dataclasses.asdict(config))
@@ -258,7 +221,7 @@ def from_config_dict(values: Mapping[str, Any]) -> Config:
     Raises:
       UserError: for an unknown setting (with the nearest known one), a wrong type, or a value out of range.
     """
-    return _build(Config, values, prefix="")
+    return build(Config, values, prefix="")
 
 
 def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -267,25 +230,3 @@ def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, An
     for name, value in settings.items():
         flat |= flat_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
-
-
-def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    known = {field.name: field for field in dataclasses.fields(cls)}
-    arguments = {}
-    for name, value in values.items():
-        if name not in known:
-            raise UserError(f"unknown setting {prefix}{name}{_did_you_mean(name, known)}")
-        section = known[name].type
-        if isinstance(section, type) and dataclasses.is_dataclass(section):
-            if not isinstance(value, (Mapping, ml_collections.ConfigDict)):
-                raise UserError(
-                    f"{prefix}{name} is a group of settings; set one of them, as in {prefix}{name}.NAME=..."
-                )
-            value = _build(section, value, prefix=f"{prefix}{name}.")
-        arguments[name] = value
-    return cls(**arguments)
-
-
-def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else f"; known here: {', '.join(known)}"

@@ -11,9 +11,9 @@ PACKAGE = Path(craft_jax.__file__).parent
 
 # Left to right as data flows; a room imports only rooms before it.
 ROOMS = [
-    "errors", "entry", "config", "randomness", "data", "blackbox", "prompt", "estimators", "objectives", "refinement",
-    "collaborative", "feature_cache", "encoding", "checkpoints", "evaluation", "assembly", "metrics_log", "progress",
-    "report", "training", "main", "prediction", "predict",
+    "errors", "entry", "validation", "config", "randomness", "data", "blackbox", "prompt", "estimators", "objectives",
+    "refinement", "devices", "collaborative", "feature_cache", "encoding", "checkpoints", "evaluation", "assembly",
+    "metrics_log", "progress", "report", "training", "main", "prediction", "predict",
 ]  # fmt: skip
 MATHEMATICS = ["prompt", "estimators", "objectives", "refinement"]
 

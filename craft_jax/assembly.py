@@ -3,6 +3,7 @@
 The last place that sees the whole configuration, beside the loop.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,12 +11,23 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from craft_jax import collaborative, encoding, estimators, evaluation, feature_cache, prompt, refinement
+from craft_jax import (
+    calibration,
+    choice,
+    collaborative,
+    divergence,
+    encoding,
+    evaluation,
+    feature_cache,
+    prompt,
+    refinement,
+    searches,
+)
 from craft_jax.blackbox.meter import Ledger, Meter
 from craft_jax.blackbox.wall import BlackBox, Handle
 from craft_jax.collaborative import Method, Problem, TuningState
 from craft_jax.config import Config
-from craft_jax.data.fewshot import FewShotSet
+from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.devices import Spread
 from craft_jax.errors import UserError
 from craft_jax.randomness import Stream, stream_key
@@ -35,6 +47,7 @@ class Run(NamedTuple):
       cost_of_step: what it asks of the black box.
       spread: the devices.
       meter: stands before every query.
+      held_out, held_out_labels: encoded images to choose by; None where there are none.
       test, test_labels: encoded test images, for measuring alone.
     """
 
@@ -45,6 +58,8 @@ class Run(NamedTuple):
     cost_of_step: Ledger
     spread: Spread
     meter: Meter
+    held_out: Handle | None
+    held_out_labels: Array
     test: Handle
     test_labels: Array
 
@@ -60,26 +75,34 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
     spread = Spread(_devices(config.run.devices))
     meter = Meter(config.query_budget)
     cache = feature_cache.default_folder() if config.run.reuse_features else None
+    photographs, held_out = choice.hold_out(photographs, config.held_out, config.seed)
     train = [item.photograph for item in photographs.train]
-    problem = Problem(
-        black_box=black_box,
-        generator=build_generator(black_box, config),
-        views=encoding.training_views(
-            black_box, train, views=config.data.views, seed=config.seed, meter=meter, cache=cache
-        ),
-        labels=evaluation.labels_of(photographs.train),
-        seed_key=jax.random.key(config.seed),
+    views = encoding.training_views(
+        black_box, train, views=config.data.views, seed=config.seed, meter=meter, cache=cache
     )
-    method = build_method(config, len(train), len(black_box.class_names), len(spread.devices))
+    generator = build_generator(black_box, config, _std(black_box, views, config, meter))
+    method = build_method(config, generator, len(train), len(black_box.class_names), len(spread.devices))
+
+    def centre_crops(items: Sequence[Labelled]) -> Handle:
+        return encoding.centre_crops(black_box, [item.photograph for item in items], meter, cache)
+
     return Run(
         config=config,
-        problem=problem,
+        problem=Problem(
+            black_box=black_box,
+            generator=generator,
+            views=views,
+            labels=evaluation.labels_of(photographs.train),
+            seed_key=jax.random.key(config.seed),
+        ),
         method=method,
-        state=initial_state(method, config, len(black_box.class_names)),
+        state=initial_state(method, generator, config, len(black_box.class_names)),
         cost_of_step=collaborative.cost_of_step(method, config.search.population_size, len(train)),
         spread=spread,
         meter=meter,
-        test=encoding.centre_crops(black_box, [item.photograph for item in photographs.test], meter, cache),
+        held_out=centre_crops(held_out) if held_out else None,
+        held_out_labels=evaluation.labels_of(held_out),
+        test=centre_crops(photographs.test),
         test_labels=evaluation.labels_of(photographs.test),
     )
 
@@ -93,30 +116,46 @@ def _devices(wanted: int) -> list[jax.Device]:
     return found[: wanted or None]
 
 
-def build_generator(black_box: BlackBox, config: Config) -> prompt.PromptGenerator:
-    """The map from z to soft prompt that the settings name."""
-    return prompt.build(
-        stream_key(config.seed, Stream.PROJECTION),
-        black_box.initial_prompt,
-        intrinsic_dim=config.prompt.intrinsic_dim,
-        std=config.prompt.std,
-        bound=config.prompt.bound,
+def _std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> float:
+    """The standard deviation of A: as set, or measured by the first queries."""
+    if config.prompt.std or config.learn == "refinement":
+        return config.prompt.std
+    handle = jax.tree.map(lambda leaf: leaf[0, : calibration.IMAGES], views)
+    images = jax.tree.leaves(handle)[0].shape[0]
+    asked = config.calibration_prompts
+    meter.admit(Ledger(prompts=asked, search_predictions=asked * images))
+    classes = len(black_box.class_names) if config.prompt.context == "class" else 0
+    prompts = calibration.perturbed(stream_key(config.seed, Stream.CALIBRATION), black_box.initial_prompt, classes)
+    answers = jnp.concatenate([black_box.predict(one[None], handle) for one in prompts])
+    return calibration.scale(black_box.initial_prompt, answers) / config.prompt.intrinsic_dim**0.5
+
+
+def build_generator(black_box: BlackBox, config: Config, std: float) -> prompt.PromptGenerator:
+    """The map from z to soft prompts that the settings name, in units of `std`."""
+    settings, start = config.prompt, black_box.initial_prompt
+    key = stream_key(config.seed, Stream.PROJECTION)
+    if settings.context == "full":
+        return prompt.full(start, std=std)
+    if settings.context == "low-rank":
+        return prompt.low_rank(key, start, intrinsic_dim=settings.intrinsic_dim, std=std, rank=settings.rank)
+    classes = len(black_box.class_names) if settings.context == "class" else 0
+    return prompt.linear(
+        key, start, intrinsic_dim=settings.intrinsic_dim, std=std, bound=settings.bound, classes=classes
     )
 
 
-def build_method(config: Config, images: int, classes: int, devices: int) -> Method:
+def build_method(config: Config, generator: prompt.PromptGenerator, images: int, classes: int, devices: int) -> Method:
     """The step's search, head and weights, for N training images of C classes."""
     search, head = config.search, config.refinement
     epoch = refinement.batches_in_epoch(images, head.batch_size)
+    candidates = -(-search.population_size // 2)
+    if search.query_images > images:
+        raise UserError(
+            f"search.query_images={search.query_images} is more than the {images} training images; lower it, or use 0 "
+            "for all"
+        )
     return Method(
-        search=estimators.antithetic(
-            stream_key(config.seed, Stream.DIRECTIONS),
-            pairs=search.population_size // 2,
-            sigma=search.sigma,
-            tx=optax.adam(optax.cosine_decay_schedule(search.learning_rate, config.steps)),
-            directions=estimators.DIRECTIONS[search.directions],
-            shaping=estimators.SHAPINGS[search.shaping],
-        ),
+        search=searches.build(search, stream_key(config.seed, Stream.DIRECTIONS), generator.origin, config.steps),
         refinement=refinement.build(
             hidden=head.hidden,
             dropout=head.dropout,
@@ -127,10 +166,13 @@ def build_method(config: Config, images: int, classes: int, devices: int) -> Met
         learn_prompt=config.learn != "refinement",
         learn_head=config.learn != "prompt",
         judge_refined=search.fitness == "refined",
+        white_box=search.estimator == "white-box",
+        guarded=search.guarded,
+        query_images=search.query_images,
         epochs=head.epochs if config.learn != "prompt" else 1,
         consistency=config.consistency.weight,
         head_consistency_steps=round(config.consistency.head_share * config.steps),
-        chunk_pairs=config.run.chunk_pairs or _chunk_pairs(search.population_size // 2, images, classes),
+        chunk_pairs=config.run.chunk_pairs or _chunk_pairs(candidates, images, classes),
         devices=devices,
     )
 
@@ -147,10 +189,11 @@ def _chunk_pairs(pairs: int, images: int, classes: int) -> int:
     return max(1, min(-(-pairs // 8), _CHUNK_BYTES // (_LIVE_COPIES * logits_of_pair)))
 
 
-def initial_state(method: Method, config: Config, classes: int) -> TuningState:
-    """Where a run starts: z = 0 and an untrained head."""
+def initial_state(method: Method, generator: prompt.PromptGenerator, config: Config, classes: int) -> TuningState:
+    """Where a run starts: the unlearnt prompt and an untrained head."""
     return TuningState(
-        search=method.search.init(jnp.zeros(config.prompt.intrinsic_dim)),
+        search=method.search.init(generator.origin),
+        guard=divergence.begin(generator.origin),
         head=method.refinement.init(stream_key(config.seed, Stream.HEAD_INIT), classes),
         step=jnp.zeros((), jnp.int32),
     )

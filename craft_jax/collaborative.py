@@ -1,7 +1,8 @@
-"""The collaborative step: propose, query, update the prompt, refine the predictions; `devices.Spread` spreads it.
+"""The collaborative step: refine the predictions, propose, query, update the prompt; `devices.Spread` spreads it.
 
-Every device regenerates all candidates, evaluates its share, gathers the losses of all, and computes the same update:
-only scalars travel, and any number of devices gives the same bits. Source: CraFT, algorithm 1 (arXiv 2402.04050).
+Every device regenerates all candidates, evaluates its share, gathers the credits of all, and computes the same update:
+only scalars travel, and any number of devices gives the same bits. Source: CraFT, algorithm 1 (arXiv 2402.04050). The
+head goes first here: the predictions that it learns from then also serve as the centre of the search.
 """
 
 from collections.abc import Callable
@@ -12,10 +13,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from craft_jax import objectives, prompt, refinement
+from craft_jax import divergence, objectives, prompt, refinement
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.blackbox.wall import BlackBox, Handle, draw_views
 from craft_jax.devices import AXIS
+from craft_jax.divergence import Guard
 from craft_jax.estimators import Search, SearchState
 from craft_jax.randomness import Stream
 from craft_jax.refinement import HeadState, Refinement
@@ -26,7 +28,7 @@ class Problem(struct.PyTreeNode):
 
     Attributes:
       black_box: answers the queries.
-      generator: from z to soft prompt.
+      generator: from z to soft prompts.
       views: handle of V views of the N training images, leaves [V, N, ...].
       labels: of the N training images.
       seed_key: of the run; streams and steps are folded in.
@@ -43,17 +45,18 @@ class TuningState(NamedTuple):
     """What a step changes, and how many were made."""
 
     search: SearchState
+    guard: Guard
     head: HeadState
     step: Int[Array, ""]
 
 
 class Metrics(NamedTuple):
-    """Of one step, on the training images.
+    """Of one step, on the training images, with the prompt that the step began with.
 
     Attributes:
-      loss: mean loss of the candidates.
-      refined_loss: mean loss of the head over its epoch; the candidates' where no head is learnt.
-      prompt_accuracy, train_accuracy: of the new prompt, without and with the head, in [0, 1].
+      loss: of the prompt with the head: CE + lambda KL(f + g(f) || f).
+      refined_loss: mean loss of the head over its epochs; `loss` where no head is learnt.
+      prompt_accuracy, train_accuracy: without and with the head, in [0, 1].
     """
 
     loss: Float[Array, ""]
@@ -70,11 +73,14 @@ class Method(NamedTuple):
       refinement: the head's functions.
       learn_prompt, learn_head: False leaves the one or the other as it starts.
       judge_refined: whether a candidate's cross-entropy is that of f + g(f), or of f as published.
+      white_box: takes the true gradient through the wall's door in the place of queries; for studies.
+      guarded: whether a search that diverges is taken back (`divergence`).
+      query_images: images that answer a query, the same for all candidates of a step; 0 asks for all.
       epochs: over the images, that train the head in a step.
       consistency: lambda.
       head_consistency_steps: steps during which the head's side of the consistency counts.
-      chunk_pairs: antithetic pairs evaluated at once.
-      devices: over which the pairs are spread.
+      chunk_pairs: pairs of candidates evaluated at once.
+      devices: over which they are spread.
     """
 
     search: Search
@@ -82,11 +88,28 @@ class Method(NamedTuple):
     learn_prompt: bool
     learn_head: bool
     judge_refined: bool
+    white_box: bool
+    guarded: bool
+    query_images: int
     epochs: int
     consistency: float
     head_consistency_steps: int
     chunk_pairs: int
     devices: int
+
+
+class Centre(NamedTuple):
+    """What candidates are compared at: the images that answer, and the present prompt's predictions of them.
+
+    Attributes:
+      handle: of n images.
+      labels: their labels.
+      logits: of the present prompt.
+    """
+
+    handle: Handle
+    labels: Int[Array, " n"]
+    logits: Float[Array, "n C"]
 
 
 Step = Callable[[Problem, TuningState], tuple[TuningState, Metrics]]
@@ -101,38 +124,45 @@ def build_step(method: Method) -> Step:
 
     def step(problem: Problem, state: TuningState) -> tuple[TuningState, Metrics]:
         views = _draw_views(problem, method.epochs, state.step)
-        search, loss = state.search, jnp.zeros(())
-
-        if method.learn_prompt:
-            candidates = method.search.ask(search)
-            losses = _query(method, problem, state, draw_views(problem.views, views[:1]), candidates)
-            search, loss = method.search.tell(search, losses), losses.mean()
-
-        tuned = prompt.generate(problem.generator, search.z)
-        logits = problem.black_box.predict(tuned[None], draw_views(problem.views, views))
+        present = problem.generator(state.search.z)
+        logits = problem.black_box.predict(present[None], draw_views(problem.views, views))
         logits = logits.reshape(*views.shape, -1)
 
-        head, refined_loss = state.head, loss
+        head, refined_loss = state.head, jnp.zeros(())
         if method.learn_head:
             weight = jnp.where(state.step < method.head_consistency_steps, method.consistency, 0.0)
             key = _step_key(problem, Stream.BATCHES, state.step)
             head, refined_loss = method.refinement.train(head, key, logits, problem.labels, weight)
 
+        loss = loss_of(method, head)(logits[0], problem.labels)
+        search, guard = state.search, state.guard
+        if method.learn_prompt:
+            if method.guarded:
+                guard, astray = divergence.look(guard, search.z, loss)
+                search = divergence.recall(method.search, search, guard, astray)
+            centre = _centre(method, problem, views[0], logits[0], state.step)
+            credits = _credits(method, problem, head, search, centre)
+            search = divergence.damped(guard, search, method.search.tell(search, credits))
+
         metrics = Metrics(
             loss=loss,
-            refined_loss=refined_loss,
+            refined_loss=refined_loss if method.learn_head else loss,
             prompt_accuracy=objectives.accuracy(logits[0], problem.labels),
             train_accuracy=objectives.accuracy(refinement.apply(head.params, logits[0]), problem.labels),
         )
-        return TuningState(search, head, state.step + 1), metrics
+        return TuningState(search, guard, head, state.step + 1), metrics
 
     return step
 
 
 def cost_of_step(method: Method, population_size: int, images: int) -> Ledger:
-    """What one step asks of the black box: the candidates, and the new prompt's predictions for the head."""
+    """What one step asks of the black box: the candidates, and the present prompt's predictions."""
     prompts = population_size if method.learn_prompt else 0
-    return Ledger(prompts=prompts, search_predictions=prompts * images, head_predictions=method.epochs * images)
+    return Ledger(
+        prompts=prompts,
+        search_predictions=prompts * (method.query_images or images),
+        centre_predictions=method.epochs * images,
+    )
 
 
 def _draw_views(problem: Problem, epochs: int, number: Array) -> Int[Array, "E N"]:
@@ -146,35 +176,86 @@ def _step_key(problem: Problem, stream: Stream, number: Array) -> Array:
     return jax.random.fold_in(jax.random.fold_in(problem.seed_key, stream), number)
 
 
-def candidate_loss(method: Method, problem: Problem, state: TuningState) -> Callable[[Array], Array]:
-    """Logits [N, C] of a candidate -> its loss, CE + lambda KL(f + g(f) || f) with the head of the moment."""
+def _centre(method: Method, problem: Problem, views: Array, logits: Array, number: Array) -> Centre:
+    """All images, or the step's minibatch, in the views of this step."""
+    rows = jnp.arange(problem.labels.size)
+    if method.query_images:
+        rows = jax.random.permutation(_step_key(problem, Stream.QUERY_IMAGES, number), rows)[: method.query_images]
+    handle = jax.tree.map(lambda leaf: leaf[views[rows], rows], problem.views)
+    return Centre(handle, problem.labels[rows], logits[rows])
 
-    def loss(logits: Float[Array, "N C"]) -> Float[Array, ""]:
-        refined = refinement.apply(state.head.params, logits)
+
+Loss = Callable[[Array, Array], Array]
+
+
+def loss_of(method: Method, head: HeadState) -> Loss:
+    """(logits [n, C], labels) -> a prompt's loss, CE + lambda KL(f + g(f) || f), with the head of the moment."""
+
+    def loss(logits: Float[Array, "n C"], labels: Int[Array, " n"]) -> Float[Array, ""]:
+        refined = refinement.apply(head.params, logits)
         judged = refined if method.judge_refined else logits
         tie = objectives.prompt_consistency(logits, refined)
-        return objectives.cross_entropy(judged, problem.labels) + method.consistency * tie
+        return objectives.cross_entropy(judged, labels) + method.consistency * tie
 
     return loss
 
 
-def _query(
-    method: Method, problem: Problem, state: TuningState, handle: Handle, candidates: Float[Array, "K dim"]
-) -> Float[Array, " K"]:
-    """Every candidate's loss, each device asking for its share."""
-    loss = candidate_loss(method, problem, state)
+def _credits(
+    method: Method, problem: Problem, head: HeadState, search: SearchState, centre: Centre
+) -> Float[Array, "K B"]:
+    """What the search is told: the candidates' credits, or in a white-box study the gradient."""
+    loss = loss_of(method, head)
+    if method.white_box:
+        return white_box_gradient(problem, loss, search.z, centre)
+    credit = by_class(loss, centre) if problem.generator.per_class else by_candidate(loss, centre)
+    return _query(method, problem, credit, centre.handle, method.search.ask(search))
 
-    def query_chunk(chunk: Float[Array, "k dim"]) -> Float[Array, " k"]:
-        soft_prompts = prompt.generate(problem.generator, chunk)
-        return jax.vmap(loss)(problem.black_box.predict(soft_prompts, handle))
+
+def by_candidate(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
+    """Logits [n, C] of a candidate -> its loss, as the one credit [1]."""
+    return lambda logits: loss(logits, centre.labels)[None]
+
+
+def by_class(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
+    """Logits [n, C] of a candidate -> what each class's own soft prompt did to the loss, [C], to first order.
+
+    Class c's soft prompt moves column c of the logits f and no other, so its share of the loss's change is
+    sum_n dL/df_nc (f'_nc - f_nc). The derivative is of our own side of the wall: of the loss and the head at answers that
+    the black box gave. One query thus measures a direction for every class, where a loss alone measures one in all.
+    """
+    slope = jax.grad(loss)(centre.logits, centre.labels)
+    return lambda logits: jnp.sum(slope * (logits - centre.logits), axis=0)
+
+
+def white_box_gradient(problem: Problem, loss: Loss, z: Float[Array, "B dim"], centre: Centre) -> Float[Array, "B dim"]:
+    """The true gradient of the loss at z, through the one door in the wall; for studies."""
+
+    def loss_at(z: Array) -> Array:
+        soft_prompt = problem.generator(z)[None]
+        return loss(problem.black_box.predict_for_study(soft_prompt, centre.handle)[0], centre.labels)
+
+    return jax.grad(loss_at)(z)
+
+
+def _query(
+    method: Method,
+    problem: Problem,
+    credit: Callable[[Array], Array],
+    handle: Handle,
+    candidates: Float[Array, "K B dim"],
+) -> Float[Array, "K B"]:
+    """Every candidate's credits, each device asking for its share."""
+
+    def query_chunk(chunk: Float[Array, "k B dim"]) -> Float[Array, "k B"]:
+        return jax.vmap(credit)(problem.black_box.predict(problem.generator(chunk), handle))
 
     mine = _share(candidates, method.chunk_pairs, method.devices)
-    losses = jax.lax.all_gather(jax.lax.map(query_chunk, mine), AXIS)
-    # The barrier keeps XLA from summing losses in the order of devices, which would change the last bits.
-    return jax.lax.optimization_barrier(losses.reshape(-1)[: candidates.shape[0]])
+    credits = jax.lax.all_gather(jax.lax.map(query_chunk, mine), AXIS)
+    # The barrier keeps XLA from summing credits in the order of devices, which would change the last bits.
+    return jax.lax.optimization_barrier(credits.reshape(-1, credits.shape[-1])[: candidates.shape[0]])
 
 
-def _share(candidates: Float[Array, "K dim"], chunk_pairs: int, devices: int) -> Float[Array, "chunks k dim"]:
+def _share(candidates: Float[Array, "K B dim"], chunk_pairs: int, devices: int) -> Float[Array, "chunks k B dim"]:
     """This device's candidates in chunks of whole pairs, padded so that every device has as many chunks.
 
     The size of a chunk does not depend on the devices, so neither do the bits of what it computes. Padding repeats a
@@ -183,8 +264,8 @@ def _share(candidates: Float[Array, "K dim"], chunk_pairs: int, devices: int) ->
     rows = 2 * chunk_pairs
     chunks = -(-candidates.shape[0] // (rows * devices))
     padding = chunks * rows * devices - candidates.shape[0]
-    padded = jnp.pad(candidates, ((0, padding), (0, 0)), mode="edge")
-    return padded.reshape(devices, chunks, rows, -1)[jax.lax.axis_index(AXIS)]
+    padded = jnp.pad(candidates, ((0, padding), (0, 0), (0, 0)), mode="edge")
+    return padded.reshape(devices, chunks, rows, *candidates.shape[1:])[jax.lax.axis_index(AXIS)]
 
 
 def run_steps(step: Step, steps: int) -> Step:

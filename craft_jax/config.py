@@ -12,7 +12,7 @@ import ml_collections
 
 from craft_jax.errors import UserError
 from craft_jax.validation import (
-    EVEN,
+    CLIP,
     NOT_NEGATIVE,
     POSITIVE,
     SEED,
@@ -26,6 +26,7 @@ from craft_jax.validation import (
 )
 
 BUNDLED = "bundled"
+CALIBRATION_PROMPTS = 21  # p0, and ten sizes of perturbation in pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,39 +72,61 @@ class BlackBoxConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptConfig:
-    """The map from z to the soft prompt, p(z) = p0 + A z.
+    """The map from z to soft prompts, p(z) = p0 + A z.
 
     Attributes:
-      intrinsic_dim: how many numbers z has.
-      std: standard deviation of A's entries.
+      context: `class`, a soft prompt of its own for each class, credited with what it did to its class's predictions;
+        `unified`, one for all, as published; `full`, one for all without A; `low-rank`, ZIP's.
+      intrinsic_dim: how many numbers z has, or each class's z; m of `low-rank`; `full` needs none.
+      std: standard deviation of A's entries; 0 measures it with the first queries, so that a perturbation of sigma = 1 is
+        the largest that predictions still follow linearly (`calibration`).
       bound: clips each coordinate of z to [-bound, bound]; 0 leaves it free.
+      rank: of `low-rank`.
     """
 
-    intrinsic_dim: int = setting(512, at_least(1))
-    std: float = setting(0.02, POSITIVE)
+    context: str = setting("class", one_of("unified", "class", "full", "low-rank"))
+    intrinsic_dim: int = setting(256, at_least(1))
+    std: float = setting(0.0, NOT_NEGATIVE)
     bound: float = setting(0.0, NOT_NEGATIVE)
+    rank: int = setting(5, at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """The antithetic zeroth-order search over z.
+    """The search over z.
 
     Attributes:
-      population_size: prompts queried in a step, in antithetic pairs.
+      estimator: `antithetic`; `guided` (antithetic, one pair along the previous estimate); `spsa` (ZIP's);
+        `one-sided` (CBBT's); `cma-es` (the paper's); `white-box` (the true gradient of a local model: no black-box method,
+        but the bound for studies; it is booked as population_size prompts a step).
+      population_size: prompts queried in a step.
+      query_images: training images that answer a query, drawn anew each step and the same for all its prompts; 0 asks
+        for all.
       sigma: length of the perturbation, in units of z.
-      directions: `orthogonal` or `gaussian`.
+      directions: `orthogonal`, `gaussian`, `rademacher` (SPSA's) or `sphere`.
       shaping: `ranks` (centred ranks) or `none` (the losses themselves).
-      learning_rate: Adam's, decayed to zero by a cosine over the budget.
+      optimizer: `adam`, `momentum` or `sgd`.
+      schedule: of the learning rate, `cosine` (to zero over the budget), `constant`, or `spall` (learning rate over
+        (k + 1)^0.4 and sigma over (k + 1)^0.1 at step k).
+      learning_rate: of the optimiser, in units of z.
+      clip: largest norm of an estimate; 0 does not clip; -1 is the square root of the number of coordinates.
       fitness: which predictions' cross-entropy judges a candidate: `refined` (with the head of the moment) or `prompt`
         (as published).
+      guarded: takes a search that diverges back to its best point and halves its steps.
     """
 
-    population_size: int = setting(40, EVEN)
-    sigma: float = setting(0.1, POSITIVE)
-    directions: str = setting("orthogonal", one_of("orthogonal", "gaussian"))
-    shaping: str = setting("ranks", one_of("ranks", "none"))
-    learning_rate: float = setting(0.05, POSITIVE)
+    estimator: str = setting("antithetic", one_of("antithetic", "guided", "spsa", "one-sided", "cma-es", "white-box"))
+    population_size: int = setting(10, at_least(2))
+    query_images: int = setting(0, at_least(0))
+    sigma: float = setting(1.0, POSITIVE)
+    directions: str = setting("orthogonal", one_of("orthogonal", "gaussian", "rademacher", "sphere"))
+    shaping: str = setting("none", one_of("ranks", "none"))
+    optimizer: str = setting("adam", one_of("adam", "momentum", "sgd"))
+    schedule: str = setting("cosine", one_of("cosine", "constant", "spall"))
+    learning_rate: float = setting(0.6, POSITIVE)
+    clip: float = setting(0.0, CLIP)
     fitness: str = setting("refined", one_of("refined", "prompt"))
+    guarded: bool = setting(True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,11 +192,15 @@ class Config:
       seed: of the shots and of everything random.
       query_budget: prompts that the search may query; the paper's count.
       learn: `both`, or an ablation: `prompt` or `refinement` alone.
+      held_out: photographs, never tested on, whose loss chooses between zero-shot, the tuned prompt, and the tuned prompt
+        with the head: `validation` (the set's own, at most 4 a class, where it has any), `shots` (a quarter of the shots,
+        which are then not trained on), or `none` (the prompt with the head, unseen).
     """
 
     seed: int = setting(1, SEED)
     query_budget: int = setting(8000, at_least(1))
     learn: str = setting("both", one_of("both", "prompt", "refinement"))
+    held_out: str = setting("validation", one_of("validation", "shots", "none"))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     black_box: BlackBoxConfig = dataclasses.field(default_factory=BlackBoxConfig)
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
@@ -185,18 +212,18 @@ class Config:
     def __post_init__(self) -> None:
         """Raises UserError where a value is of the wrong type, out of range, or at odds with another."""
         check(self, prefix="")
-        if self.query_budget < self.search.population_size:
+        if self.steps < 1:
             raise UserError(
                 f"query_budget={self.query_budget} does not pay for one step of "
-                f"search.population_size={self.search.population_size}; raise the one or lower the other"
+                f"search.population_size={self.search.population_size}"
+                + (
+                    f" and {self.calibration_prompts} prompts that measure prompt.std"
+                    if self.calibration_prompts
+                    else ""
+                )
+                + "; raise the one or lower the other"
             )
-        pairs = self.search.population_size // 2
-        if self.search.directions == "orthogonal" and pairs > self.prompt.intrinsic_dim:
-            raise UserError(
-                f"search.directions=orthogonal has room for {self.prompt.intrinsic_dim} pairs (prompt.intrinsic_dim), "
-                f"not for {pairs}; lower search.population_size or use gaussian"
-            )
-
+        _check_search(self.search, self.prompt)
         for name in ("eval_every", "checkpoint_every"):
             every = getattr(self.run, name)
             if every % self.run.steps_per_call:
@@ -206,8 +233,42 @@ class Config:
 
     @property
     def steps(self) -> int:
-        """Collaborative steps that the budget pays for."""
-        return self.query_budget // self.search.population_size
+        """Collaborative steps that the budget pays for, after the queries that measure the prompt's scale."""
+        return (self.query_budget - self.calibration_prompts) // self.search.population_size
+
+    @property
+    def calibration_prompts(self) -> int:
+        """Prompts queried before the first step, to measure the prompt's scale."""
+        return CALIBRATION_PROMPTS if self.prompt.std == 0 and self.learn != "refinement" else 0
+
+
+def _check_search(search: SearchConfig, prompt: PromptConfig) -> None:
+    """Raises UserError where the search does not fit the prompt, or itself."""
+    name = search.estimator
+    in_pairs = name in ("antithetic", "guided", "spsa")
+    pairs = search.population_size // 2
+    if in_pairs and search.population_size % 2:
+        raise UserError(
+            f"search.population_size={search.population_size} must be even with search.estimator={name}: "
+            "candidates come in pairs"
+        )
+    orthogonal = name == "guided" or (name == "antithetic" and search.directions == "orthogonal")
+    if orthogonal and prompt.context in ("unified", "class") and pairs > prompt.intrinsic_dim:
+        raise UserError(
+            f"orthogonal directions have room for {prompt.intrinsic_dim} pairs (prompt.intrinsic_dim), not for {pairs}; "
+            "lower search.population_size or use search.directions=gaussian"
+        )
+    if prompt.context == "class" and name in ("cma-es", "spsa", "one-sided"):
+        raise UserError(
+            f"search.estimator={name} moves all coordinates by one loss; it needs prompt.context=unified, full or "
+            "low-rank, not class"
+        )
+    if prompt.context in ("full", "low-rank") and not prompt.std:
+        raise UserError(
+            f"prompt.context={prompt.context} needs a prompt.std; 0 measures one for unified and class alone"
+        )
+    if search.guarded and name == "cma-es":
+        raise UserError("search.estimator=cma-es adapts its own steps; set search.guarded=False")
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:

@@ -53,7 +53,7 @@ class Progress:
         """Shows a logged step, and what was asked of the black box up to it."""
         text = (
             f"queries {ledger.prompts:,} of {self._budget:,}, predictions {ledger.search_predictions:,} "
-            f"(+ {ledger.head_predictions:,} head, {ledger.evaluation_predictions:,} test), "
+            f"(+ {ledger.centre_predictions:,} head, {ledger.evaluation_predictions:,} test), "
             f"images {ledger.images_encoded:,}, loss {row['loss']:.4f}, train accuracy {row['train_refined']:.1f} %"
         )
         if "test_refined" in row:

@@ -19,6 +19,9 @@ class Stream(enum.IntEnum):
     BATCHES = 3
     HEAD_INIT = 4
     AUGMENTATION = 5
+    QUERY_IMAGES = 6
+    CALIBRATION = 7
+    HELD_OUT = 8
 
 
 def stream_key(seed: int, stream: Stream) -> jax.Array:

@@ -25,8 +25,8 @@ def ledger_lines(ledger: dict[str, int]) -> list[str]:
     return [
         f"prompts queried by the search: {ledger['prompts']:,}",
         f"predictions (prompts x images) for the search: {ledger['search_predictions']:,}",
-        f"predictions to train the head: {ledger['head_predictions']:,}",
-        f"predictions to measure accuracy: {ledger['evaluation_predictions']:,}",
+        f"predictions of the present prompt, to train the head and centre the search: {ledger['centre_predictions']:,}",
+        f"predictions to measure accuracy and to choose: {ledger['evaluation_predictions']:,}",
         f"images encoded: {ledger['images_encoded']:,}",
     ]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, TextIO
 
 import jax.numpy as jnp
 
-from craft_jax import assembly, collaborative, evaluation, prompt, report
+from craft_jax import assembly, choice, collaborative, evaluation, report
 from craft_jax.assembly import Run
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.blackbox.wall import BlackBox
@@ -121,6 +121,8 @@ def _loop(
             if tested:
                 accuracy = evaluation.measure(problem.black_box, tuned, run.test, run.test_labels, run.meter)
                 rows[-1] |= {"test_prompt_only": accuracy.prompt_only, "test_refined": accuracy.refined}
+            if done == config.steps:
+                tuned = _choose(run, tuned, rows[-1])
             log.append(rows)
             progress.show(rows[-1], run.meter.ledger)
             if saved:
@@ -132,6 +134,17 @@ def _loop(
                 }
                 checkpoints.save(done, reached, tuned, about, rows[-1]["refined_loss"])
     return tuned
+
+
+def _choose(run: Run, tuned: TunedModel, row: Row) -> TunedModel:
+    """The model to deploy, and in the row which it is and what it reaches."""
+    chosen = choice.Choice(choice.REFINED, tuned, {})
+    if run.held_out is not None:
+        unlearnt = _tuned(run.problem, run.state)
+        chosen = choice.choose(run.problem.black_box, tuned, unlearnt, run.held_out, run.held_out_labels, run.meter)
+    accuracy = evaluation.measure(run.problem.black_box, chosen.model, run.test, run.test_labels, run.meter)
+    row |= {"chosen": chosen.name, "test_chosen": accuracy.refined, "held_out_loss": chosen.losses}
+    return chosen.model
 
 
 def _due(every: int, done: int, config: Config) -> bool:
@@ -158,7 +171,7 @@ def _rows(done: int, before: Ledger, cost: Ledger, metrics: Metrics) -> list[Row
 
 def _tuned(problem: Problem, state: TuningState) -> TunedModel:
     return TunedModel(
-        prompt=prompt.generate(problem.generator, jnp.asarray(state.search.z)),
+        prompt=problem.generator(jnp.asarray(state.search.z)),
         head=state.head.params,
         black_box=problem.black_box.identity,
         class_names=problem.black_box.class_names,
@@ -204,6 +217,10 @@ def _result(run: Run, photographs: FewShotSet, last: Row, zero_shot: float, seco
         "zero_shot": zero_shot,
         "prompt_only": last["test_prompt_only"],
         "refined": last["test_refined"],
+        "accuracy": last["test_chosen"],
+        "chosen": last["chosen"],
+        "held_out": {"images": int(run.held_out_labels.size), "loss": last["held_out_loss"]},
+        "recipe": {"estimator": config.search.estimator, "context": config.prompt.context},
         "queries": ledger.prompts,
         "predictions": ledger.search_predictions,
         "seconds": seconds,

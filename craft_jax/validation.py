@@ -30,7 +30,7 @@ POSITIVE: Rule = (lambda value: value > 0), "must be above 0"
 NOT_NEGATIVE: Rule = (lambda value: value >= 0), "must be 0 or more"
 SHARE: Rule = (lambda value: 0 <= value <= 1), "must lie between 0 and 1"
 SEED: Rule = (lambda value: 0 <= value < 2**32), "must lie between 0 and 2**32 - 1"
-EVEN: Rule = (lambda value: value >= 2 and value % 2 == 0), "must be even and at least 2: candidates come in pairs"
+CLIP: Rule = (lambda value: value >= 0 or value == -1), "must be 0, above 0, or -1"
 TEMPLATE: Rule = (
     lambda value: value.count("{}") == 1 and bool(value.split("{}")[0].strip()),
     "must hold {} once, with words before it that start the soft prompt",

@@ -105,9 +105,15 @@ class ClipBlackBox(struct.PyTreeNode):
         """Takes uint8 RGB images in; nothing crosses back but an opaque handle."""
         return _encode_images(self, images)
 
-    def predict(self, prompts: Float[Array, "K n_ctx d"], handle: Handle) -> Float[Array, "K N C"]:
-        """The logits of N images under each of K soft prompts, float32."""
+    def predict(
+        self, prompts: Float[Array, "K n_ctx d"] | Float[Array, "K C n_ctx d"], handle: Handle
+    ) -> Float[Array, "K N C"]:
+        """The logits of N images under each of K soft prompts, or K sets of one soft prompt a class; float32."""
         return _predict(self, prompts, handle)
+
+    def predict_for_study(self, prompts: Array, handle: Handle) -> Float[Array, "K N C"]:
+        """`predict` with the door open: the same logits, but a gradient goes through. No API offers this."""
+        return _logits(self, prompts, handle)
 
 
 @jax.jit
@@ -119,12 +125,17 @@ def _encode_images(black_box: ClipBlackBox, images: Array) -> Handle:
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
 
+def _logits(black_box: ClipBlackBox, prompts: Array, handle: Handle) -> Array:
+    with jax.default_matmul_precision("float32"):
+        tower = black_box._text
+        text = tower.features(prompts) if prompts.ndim == 3 else tower.class_features(prompts)
+        return jnp.exp(black_box._logit_scale) * jnp.einsum("np,kcp->knc", handle, text)
+
+
 @jax.jit
 @opaque
 def _predict(black_box: ClipBlackBox, prompts: Array, handle: Handle) -> Array:
-    with jax.default_matmul_precision("float32"):
-        text = black_box._text.features(prompts)
-        return jnp.exp(black_box._logit_scale) * jnp.einsum("np,kcp->knc", handle, text)
+    return _logits(black_box, prompts, handle)
 
 
 def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template: str, dtype: str) -> ClipBlackBox:

@@ -16,14 +16,14 @@ class Ledger:
     Attributes:
       prompts: candidate prompts that the search queried; the budget counts these.
       search_predictions: predictions (prompts x images) asked for the search.
-      head_predictions: predictions asked to train the refinement head.
-      evaluation_predictions: predictions asked to measure accuracy.
+      centre_predictions: predictions of the present prompt, which train the refinement head and centre the search.
+      evaluation_predictions: predictions asked to measure accuracy and to choose.
       images_encoded: images taken in, each view once.
     """
 
     prompts: int = 0
     search_predictions: int = 0
-    head_predictions: int = 0
+    centre_predictions: int = 0
     evaluation_predictions: int = 0
     images_encoded: int = 0
 

@@ -60,9 +60,27 @@ class TextTower(struct.PyTreeNode):
 
     def features(self, prompts: Float[Array, "K n_ctx d"]) -> Float[Array, "K C p"]:
         """Normalised text features of every class under every prompt, float32."""
-        candidates = prompts.shape[0]
         prefix = (prompts + self.prompt_positions).astype(self.dtype)
-        suffix = jnp.broadcast_to(self.suffix, (candidates, *self.suffix.shape))
+        return self._encode(prefix, jnp.broadcast_to(self.suffix, (prompts.shape[0], *self.suffix.shape)))
+
+    def class_features(self, prompts: Float[Array, "K C n_ctx d"]) -> Float[Array, "K C p"]:
+        """The same where every class has a soft prompt of its own: then classes share SOS alone."""
+        candidates, _, n_ctx, width = prompts.shape
+        contexts = (prompts[:, jnp.argsort(self.class_rows)] + self.prompt_positions).astype(self.dtype)
+        captions, first = [], 0
+        for rows in self._buckets():
+            suffixes = rows(self.suffix[None])
+            classes = suffixes.shape[1]
+            shape = (candidates, *suffixes.shape[1:])
+            own = contexts[:, first : first + classes]
+            captions.append(_pack(jnp.concatenate([own, jnp.broadcast_to(suffixes, shape)], axis=2)))
+            first += classes
+        apart = self.replace(lengths=tuple(n_ctx + length for length in self.lengths))
+        nothing_shared = jnp.zeros((candidates, 0, width), self.dtype)
+        encoded: Array = apart._encode(nothing_shared, jnp.concatenate(captions, axis=1))
+        return encoded
+
+    def _encode(self, prefix: Float[Array, "K n d"], suffix: Float[Array, "K T d"]) -> Float[Array, "K C p"]:
         for layer in self.layers[:-1]:
             prefix, suffix = self._advance(layer, prefix, suffix)
         pooled = self._advance_to_eos(self.layers[-1], prefix, suffix)
@@ -111,7 +129,7 @@ class TextTower(struct.PyTreeNode):
     def _heads(self, layer: Layer, x: Array) -> tuple[Array, Array, Array]:
         normed = _layer_norm(x, layer.norm1, self.epsilon)
         qkv = normed @ layer.qkv_kernel + layer.qkv_bias
-        query, key, value = jnp.split(qkv.reshape(*x.shape[:-1], 3 * self.heads, -1), 3, axis=-2)
+        query, key, value = jnp.split(qkv.reshape(*x.shape[:-1], 3 * self.heads, x.shape[-1] // self.heads), 3, axis=-2)
         return query * key.shape[-1] ** -0.5, key, value
 
     def _feed_forward(self, layer: Layer, x: Array, attended: Array) -> Array:

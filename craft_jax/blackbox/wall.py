@@ -45,8 +45,10 @@ class BlackBox(Protocol):
     def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
         """Takes RGB images in; their handle answers any number of queries."""
 
-    def predict(self, prompts: Float[Array, "K n_ctx d"], handle: Handle) -> Float[Array, "K N C"]:
-        """The logits of N images under each of K soft prompts."""
+    def predict(
+        self, prompts: Float[Array, "K n_ctx d"] | Float[Array, "K C n_ctx d"], handle: Handle
+    ) -> Float[Array, "K N C"]:
+        """The logits of N images under each of K soft prompts, or K sets of one soft prompt a class."""
 
 
 def opaque(query: F) -> F:

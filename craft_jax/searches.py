@@ -1,0 +1,62 @@
+"""From settings to a search: its estimator, optimiser and schedules."""
+
+import optax
+from jaxtyping import Array, Float
+
+from craft_jax import estimators
+from craft_jax.config import SearchConfig
+from craft_jax.estimators import DIRECTIONS, SHAPINGS, Search
+
+_LEARNING_RATE_POWER, _SIGMA_POWER = 0.4, 0.1  # ZIP's, after Spall's guidelines
+
+
+def build(settings: SearchConfig, key: Array, origin: Float[Array, "B dim"], steps: int) -> Search:
+    """The search that the settings name.
+
+    Args:
+      settings: of the search.
+      key: of everything random in it.
+      origin: where z starts.
+      steps: of the run, over which schedules stretch.
+    """
+    sigma, tx = _sigma(settings), _optimizer(settings, origin.size, steps)
+    pairs = settings.population_size // 2
+    if settings.estimator in ("antithetic", "guided"):
+        make = estimators.antithetic if settings.estimator == "antithetic" else estimators.guided
+        shaping, directions = SHAPINGS[settings.shaping], DIRECTIONS[settings.directions]
+        return make(key, pairs=pairs, sigma=sigma, tx=tx, directions=directions, shaping=shaping)
+    if settings.estimator == "spsa":
+        return estimators.spsa(key, pairs=pairs, sigma=sigma, tx=tx)
+    if settings.estimator == "one-sided":
+        draw, count = DIRECTIONS[settings.directions], settings.population_size - 1
+        return estimators.one_sided(key, directions=count, sigma=sigma, draw=draw, tx=tx)
+    if settings.estimator == "cma-es":
+        population = settings.population_size
+        return estimators.cma_es(key, population_size=population, sigma=settings.sigma, shape=origin.shape)
+    return estimators.exact(tx)
+
+
+def _sigma(settings: SearchConfig) -> optax.Schedule:
+    if settings.schedule == "spall":
+        return lambda step: settings.sigma / (step + 1.0) ** _SIGMA_POWER
+    return optax.constant_schedule(settings.sigma)
+
+
+def _optimizer(settings: SearchConfig, coordinates: int, steps: int) -> optax.GradientTransformation:
+    rate = settings.learning_rate
+    schedules: dict[str, optax.Schedule] = {
+        "cosine": optax.cosine_decay_schedule(rate, steps),
+        "constant": optax.constant_schedule(rate),
+        "spall": lambda step: rate / (step + 1.0) ** _LEARNING_RATE_POWER,
+    }
+    schedule = schedules[settings.schedule]
+    optimizers = {
+        "adam": lambda: optax.adam(schedule),
+        "momentum": lambda: optax.sgd(schedule, momentum=0.9),
+        "sgd": lambda: optax.sgd(schedule),
+    }
+    descent: optax.GradientTransformation = optimizers[settings.optimizer]()
+    if not settings.clip:
+        return descent
+    largest = coordinates**0.5 if settings.clip < 0 else settings.clip
+    return optax.chain(optax.clip_by_global_norm(largest), descent)

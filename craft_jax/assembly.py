@@ -149,11 +149,6 @@ def build_method(config: Config, generator: prompt.PromptGenerator, images: int,
     search, head = config.search, config.refinement
     epoch = refinement.batches_in_epoch(images, head.batch_size)
     candidates = -(-search.population_size // 2)
-    if search.query_images > images:
-        raise UserError(
-            f"search.query_images={search.query_images} is more than the {images} training images; lower it, or use 0 "
-            "for all"
-        )
     return Method(
         search=searches.build(search, stream_key(config.seed, Stream.DIRECTIONS), generator.origin, config.steps),
         refinement=refinement.build(
@@ -168,7 +163,7 @@ def build_method(config: Config, generator: prompt.PromptGenerator, images: int,
         judge_refined=search.fitness == "refined",
         white_box=search.estimator == "white-box",
         guarded=search.guarded,
-        query_images=search.query_images,
+        query_images=min(search.query_images, images),
         epochs=head.epochs if config.learn != "prompt" else 1,
         consistency=config.consistency.weight,
         head_consistency_steps=round(config.consistency.head_share * config.steps),

@@ -100,8 +100,8 @@ class SearchConfig:
         `one-sided` (CBBT's); `cma-es` (the paper's); `white-box` (the true gradient of a local model: no black-box method,
         but the bound for studies; it is booked as population_size prompts a step).
       population_size: prompts queried in a step.
-      query_images: training images that answer a query, drawn anew each step and the same for all its prompts; 0 asks
-        for all.
+      query_images: training images that answer a query, drawn anew each step and the same for all its prompts; 0, or
+        more than there are, asks for all.
       sigma: length of the perturbation, in units of z.
       directions: `orthogonal`, `gaussian`, `rademacher` (SPSA's) or `sphere`.
       shaping: `ranks` (centred ranks) or `none` (the losses themselves).
@@ -145,7 +145,7 @@ class RefinementConfig:
     hidden: int = setting(256, at_least(1))
     dropout: float = setting(0.5, SHARE)
     mixup: bool = setting(True)
-    epochs: int = setting(3, at_least(1))
+    epochs: int = setting(1, at_least(1))
     learning_rate: float = setting(3e-3, POSITIVE)
     batch_size: int = setting(256, at_least(1))
 

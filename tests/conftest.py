@@ -56,9 +56,9 @@ def small_data(coop_root):
 
 @pytest.fixture
 def small_config(small_data):
-    """A run of 6 steps of 8 prompts on the small set."""
+    """A run of 6 steps of 8 prompts on the small set, after the 21 that measure the prompt's scale."""
     return Config(
-        query_budget=48,
+        query_budget=69,
         data=small_data,
         search=SearchConfig(population_size=8),
         refinement=RefinementConfig(hidden=16, batch_size=5),

@@ -1,4 +1,4 @@
-"""Prompt, objectives, estimators and refinement head against closed forms."""
+"""Prompt, objectives and refinement head against closed forms."""
 
 import jax
 import jax.numpy as jnp
@@ -8,41 +8,69 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craft_jax import estimators, objectives, prompt, refinement
-
-DIRECTIONS = pytest.mark.parametrize("directions", estimators.DIRECTIONS.values(), ids=estimators.DIRECTIONS.keys())
-
+from craft_jax import objectives, prompt, refinement
 
 # Prompt generation
 
 
 def test_the_prompt_starts_at_p0_and_is_affine_in_z():
     start = jnp.ones((4, 8))
-    generator = prompt.build(jax.random.key(0), start, intrinsic_dim=16, std=0.1, bound=0.0)
-    z, w = jax.random.normal(jax.random.key(1), (2, 16))
+    generator = prompt.linear(jax.random.key(0), start, intrinsic_dim=16, std=0.1)
+    z, w = jax.random.normal(jax.random.key(1), (2, 1, 16))
 
     def shift(z):
-        return prompt.generate(generator, z) - start
+        return generator(z) - start
 
-    np.testing.assert_array_equal(shift(jnp.zeros(16)), 0)
+    np.testing.assert_array_equal(generator(generator.origin), start)
     np.testing.assert_allclose(shift(2 * z - w), 2 * shift(z) - shift(w), atol=1e-5)
-    np.testing.assert_allclose(
-        prompt.generate(generator, jnp.stack([z, w]))[1], prompt.generate(generator, w), atol=1e-6
-    )
+    np.testing.assert_allclose(generator(jnp.stack([z, w]))[1], generator(w), atol=1e-6)
 
 
 def test_the_projection_has_the_standard_deviation_asked_for():
-    generator = prompt.build(jax.random.key(0), jnp.zeros((4, 192)), intrinsic_dim=512, std=0.2, bound=0.0)
+    generator = prompt.linear(jax.random.key(0), jnp.zeros((4, 192)), intrinsic_dim=512, std=0.2)
 
     assert generator.projection.std() == pytest.approx(0.2, rel=0.01)
 
 
 def test_the_bound_clips_each_coordinate_of_z():
-    generator = prompt.build(jax.random.key(0), jnp.zeros((4, 8)), intrinsic_dim=3, std=1.0, bound=5.0)
+    generator = prompt.linear(jax.random.key(0), jnp.zeros((4, 8)), intrinsic_dim=3, std=1.0, bound=5.0)
 
-    np.testing.assert_array_equal(
-        prompt.generate(generator, jnp.array([9.0, -9.0, 2.0])), prompt.generate(generator, jnp.array([5.0, -5.0, 2.0]))
-    )
+    np.testing.assert_array_equal(generator(jnp.array([[9.0, -9.0, 2.0]])), generator(jnp.array([[5.0, -5.0, 2.0]])))
+
+
+def test_a_prompt_per_class_moves_each_class_by_its_own_block_with_the_same_map():
+    start = jnp.ones((4, 8))
+    one, many = (prompt.linear(jax.random.key(0), start, intrinsic_dim=6, std=0.1, classes=c) for c in (0, 3))
+    z = jax.random.normal(jax.random.key(1), (3, 6))
+
+    assert many.origin.shape == (3, 6)
+    assert many(z).shape == (3, 4, 8)
+    for c in range(3):
+        np.testing.assert_allclose(many(z)[c], one(z[c : c + 1]), atol=1e-6)
+
+
+def test_a_full_prompt_is_p0_and_every_number_of_it_moves_by_its_own_coordinate():
+    start = jnp.arange(6.0).reshape(2, 3)
+    generator = prompt.full(start, std=0.5)
+
+    np.testing.assert_allclose(generator(jnp.arange(6.0)[None]), 1.5 * start)
+
+
+def test_zips_prompt_has_the_published_number_of_parameters_and_starts_at_p0():
+    start = jnp.ones((8, 16))
+    generator = prompt.low_rank(jax.random.key(0), start, intrinsic_dim=62, std=0.02, rank=5)
+
+    assert generator.origin.shape == (1, 417)
+    np.testing.assert_array_equal(generator(generator.origin), start)
+
+
+def test_zips_shared_row_moves_every_token_and_a_row_of_u_moves_its_own():
+    generator = prompt.low_rank(jax.random.key(0), jnp.zeros((3, 16)), intrinsic_dim=7, std=0.02, rank=2)
+    shared = generator.origin.at[0, -1].set(1.0)
+    first_token = generator.origin.at[0, 0].set(1.0)
+
+    assert (jnp.abs(generator(shared)).sum(axis=-1) > 0).all()
+    assert (jnp.abs(generator(first_token)).sum(axis=-1) > 0).tolist() == [True, False, False]
 
 
 # Objectives. With logits log(1), log(3) the softmax is 1/4, 3/4; with equal logits it is 1/2, 1/2.
@@ -102,131 +130,6 @@ def test_accuracy_counts_the_highest_logit():
     assert objectives.accuracy(jnp.array([[0.0, 1.0], [2.0, 1.0], [0.0, 3.0]]), jnp.array([1, 0, 0])) == pytest.approx(
         2 / 3
     )
-
-
-# Estimators
-
-DIM = 12
-
-
-def _gradients(loss, z, directions, *, draws, pairs=4, sigma=0.5, shaping=estimators.raw_losses):
-    """Gradient estimates of independent draws: with SGD at rate 1, z moves by minus the estimate."""
-
-    def estimate(seed):
-        search = estimators.antithetic(
-            jax.random.key(seed), pairs=pairs, sigma=sigma, tx=optax.sgd(1.0), directions=directions, shaping=shaping
-        )
-        state = search.init(z)
-        return z - search.tell(state, jax.vmap(loss)(search.ask(state))).z
-
-    return jax.jit(jax.vmap(estimate))(jnp.arange(draws))
-
-
-def _assert_mean_within_standard_errors(samples, expected, errors=5):
-    deviation = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
-    assert (np.abs(samples.mean(axis=0) - expected) <= errors * deviation + 1e-6).all()
-
-
-@DIRECTIONS
-def test_the_estimate_of_a_linear_function_is_exact_in_expectation(directions):
-    slope = jnp.linspace(-1, 2, DIM)
-
-    samples = _gradients(lambda z: slope @ z, jnp.ones(DIM), directions, draws=2000)
-
-    _assert_mean_within_standard_errors(samples, slope)
-
-
-@DIRECTIONS
-def test_the_mean_estimate_on_a_quadratic_is_the_true_gradient(directions):
-    curvature = jnp.linspace(0.1, 3, DIM)
-    z = jnp.linspace(-1, 1, DIM)
-
-    samples = _gradients(lambda z: 0.5 * curvature @ jnp.square(z), z, directions, draws=2000)
-
-    _assert_mean_within_standard_errors(samples, curvature * z)
-
-
-@DIRECTIONS
-def test_even_terms_cancel_within_a_pair(directions):
-    centre = jnp.linspace(-1, 1, DIM)
-
-    samples = _gradients(lambda z: jnp.sum((z - centre) ** 4) + 7.0, centre, directions, draws=20)
-
-    np.testing.assert_allclose(samples, 0, atol=1e-4)
-
-
-def test_as_many_orthogonal_pairs_as_dimensions_give_the_exact_gradient_of_a_quadratic():
-    curvature, z = jnp.linspace(0.1, 3, DIM), jnp.linspace(-1, 1, DIM)
-
-    samples = _gradients(lambda z: 0.5 * curvature @ jnp.square(z), z, estimators.orthogonal, draws=3, pairs=DIM)
-
-    np.testing.assert_allclose(samples, jnp.broadcast_to(curvature * z, (3, DIM)), atol=1e-4)
-
-
-def test_orthogonal_directions_are_orthogonal_and_as_long_as_gaussian_ones_on_average():
-    directions = estimators.orthogonal(jax.random.key(0), jnp.arange(5), 64)
-
-    np.testing.assert_allclose(directions @ directions.T, 64 * np.eye(5), atol=1e-3)
-
-
-@DIRECTIONS
-def test_each_step_draws_new_directions(directions):
-    key = jax.random.key(0)
-    first, second = (directions(jax.random.fold_in(key, step), jnp.arange(4), DIM) for step in (0, 1))
-
-    assert (first != second).all()
-
-
-def test_candidates_come_in_mirrored_pairs_around_z():
-    search = estimators.antithetic(
-        jax.random.key(0),
-        pairs=3,
-        sigma=0.1,
-        tx=optax.sgd(1.0),
-        directions=estimators.gaussian,
-        shaping=estimators.raw_losses,
-    )
-    z = jnp.arange(5.0)
-    candidates = search.ask(search.init(z))
-
-    assert candidates.shape == (6, 5)
-    np.testing.assert_allclose((candidates[0::2] + candidates[1::2]) / 2, jnp.broadcast_to(z, (3, 5)), atol=1e-6)
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.permutations(range(6)))
-def test_centred_ranks_keep_the_order_and_forget_the_scale(losses):
-    losses = jnp.array(losses, jnp.float32).reshape(3, 2)
-    ranks = estimators.centred_ranks(losses)
-
-    assert ranks.sum() == pytest.approx(0, abs=1e-6)
-    assert (jnp.argsort(ranks.ravel()) == jnp.argsort(losses.ravel())).all()
-    np.testing.assert_array_equal(estimators.centred_ranks(jnp.exp(losses)), ranks)
-
-
-@pytest.mark.parametrize("shaping", estimators.SHAPINGS.values(), ids=estimators.SHAPINGS.keys())
-def test_8000_evaluations_bring_a_512_dimensional_quadratic_nine_tenths_of_the_way_to_its_optimum(shaping):
-    dim, steps = 512, 200
-    optimum = jax.random.normal(jax.random.key(1), (dim,))
-
-    def loss(z):
-        return jnp.mean(jnp.square(z - optimum))
-
-    search = estimators.antithetic(
-        jax.random.key(0),
-        pairs=20,
-        sigma=0.1,
-        tx=optax.adam(optax.cosine_decay_schedule(0.1, steps)),
-        directions=estimators.orthogonal,
-        shaping=shaping,
-    )
-
-    def step(state, _):
-        return search.tell(state, jax.vmap(loss)(search.ask(state))), None
-
-    state, _ = jax.lax.scan(step, search.init(jnp.zeros(dim)), length=steps)
-
-    assert loss(state.z) < 0.1 * loss(jnp.zeros(dim))
 
 
 # Refinement head

@@ -127,24 +127,24 @@ def test_the_heads_consistency_weight_drops_once_its_share_of_the_budget_is_spen
 def test_the_ledger_counts_what_was_asked(finished):
     result = json.loads((finished / training.RESULT).read_text())
 
-    # 6 steps of 8 prompts on 12 images, with 3 epochs of the head; tests of 12 images at first and after steps 2, 4, 6;
-    # 12 images in 2 views.
+    # 21 prompts for the scale, then 6 steps of 8, on 12 images, each with an epoch of the head; tests of 12 images at
+    # first, after steps 2, 4, 6, and of the choice, made by 2 prompts on 6 images; 12 images in 2 views.
     assert result["ledger"] == {
-        "prompts": 48,
-        "search_predictions": 48 * 12,
-        "head_predictions": 6 * 3 * 12,
-        "evaluation_predictions": 4 * 12,
-        "images_encoded": 2 * 12 + 12,
+        "prompts": 69,
+        "search_predictions": 69 * 12,
+        "centre_predictions": 6 * 12,
+        "evaluation_predictions": 5 * 12 + 2 * 6,
+        "images_encoded": 2 * 12 + 12 + 6,
     }
-    assert (result["queries"], result["predictions"]) == (48, 576)
+    assert (result["queries"], result["predictions"]) == (69, 828)
 
 
 def test_a_budget_that_steps_do_not_divide_is_never_exceeded(tmp_path, small_black_box, small_set, small_config):
     result = _train(
-        small_black_box, small_set, dataclasses.replace(small_config, query_budget=23), tmp_path / "x"
+        small_black_box, small_set, dataclasses.replace(small_config, query_budget=44), tmp_path / "x"
     ).result
 
-    assert result["queries"] == 16
+    assert result["queries"] == 37
 
 
 def test_every_step_is_logged_and_a_report_and_a_curve_are_left(finished):
@@ -258,12 +258,15 @@ def test_photographs_and_black_box_must_have_the_same_classes(tmp_path, small_se
 
 @pytest.mark.parametrize("learn", ["prompt", "refinement"])
 def test_an_ablation_learns_its_part_alone(learn, tmp_path, small_black_box, small_set, small_config):
-    outcome = _train(small_black_box, small_set, dataclasses.replace(small_config, learn=learn), tmp_path / learn)
-    moved = not np.array_equal(outcome.tuned.prompt, small_black_box.initial_prompt)
+    outcome = _train(
+        small_black_box, small_set, dataclasses.replace(small_config, learn=learn, held_out="none"), tmp_path / learn
+    )
+    start = np.broadcast_to(small_black_box.initial_prompt, outcome.tuned.prompt.shape)
+    moved = not np.array_equal(outcome.tuned.prompt, start)
     head_moved = any(np.any(leaf) for leaf in jax.tree.leaves(outcome.tuned.head["params"]["Dense_1"]))
 
     assert (moved, head_moved) == (learn == "prompt", learn == "refinement")
-    assert outcome.result["queries"] == (48 if learn == "prompt" else 0)
+    assert outcome.result["queries"] == (69 if learn == "prompt" else 0)
 
 
 # A run killed by SIGKILL

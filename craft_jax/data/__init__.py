@@ -9,7 +9,7 @@ from craft_jax.data.photographs import Photograph, PhotographFile
 
 __all__ = ["FewShotSet", "Labelled", "Photograph", "PhotographFile", "draw_shots", "load"]
 
-_BUNDLED_SET = Path(__file__).parent.parent / "assets" / "caltech24"
+BUNDLED_SET = Path(__file__).parent.parent / "assets" / "caltech24"
 
 
 def load(config: DataConfig, seed: int) -> FewShotSet:
@@ -21,6 +21,6 @@ def load(config: DataConfig, seed: int) -> FewShotSet:
     if config.source == "tfds":
         pool = prepared.load(config.name, config.root)
     else:
-        root = _BUNDLED_SET if config.root == BUNDLED else Path(config.root).expanduser()
+        root = BUNDLED_SET if config.root == BUNDLED else Path(config.root).expanduser()
         pool = coop.load(root / config.images, root / config.split)
     return draw_shots(pool, config.shots, seed, with_replacement=config.with_replacement)

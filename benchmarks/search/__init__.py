@@ -1,0 +1,1 @@
+"""The study of searches: every recipe on three tasks at equal budgets."""

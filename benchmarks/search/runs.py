@@ -1,0 +1,46 @@
+"""One run of the study, kept in its own folder: a finished one is read back, a killed one resumes."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.search import tasks
+from craft_jax import blackbox, recipes, training
+from craft_jax.config import Config, RunConfig
+from craft_jax.data import FewShotSet
+
+STEP_LINE = 10
+
+
+def settings(recipe: str, task: str, shots: int, seed: int, queries: int, changes: dict[str, Any]) -> Config:
+    """A recipe's settings for a task; `changes` are settings by full name, such as `search.sigma`."""
+    config = recipes.apply(Config(), recipe)
+    config = dataclasses.replace(config, data=tasks.settings(task, shots), seed=seed, query_budget=queries)
+    for name, value in changes.items():
+        group, _, field = name.rpartition(".")
+        part = {field: value}
+        config = dataclasses.replace(
+            config, **({group: dataclasses.replace(getattr(config, group), **part)} if group else part)
+        )
+    steps = max(1, config.steps)
+    every = min(STEP_LINE, steps)
+    run = RunConfig(steps_per_call=every, eval_every=every, checkpoint_every=every * (steps // every), devices=1)
+    return dataclasses.replace(config, run=run)
+
+
+def result(config: Config, photographs: FewShotSet, folder: Path) -> dict[str, Any]:
+    """What result.json says of the run, and under `curve` its tested steps, [prompts, predictions, accuracy]."""
+    finished = folder / "finished.json"
+    if not finished.exists():
+        black_box = blackbox.load(config.black_box.model, photographs.class_names)
+        found = training.train(black_box, photographs, config, folder, stream=io.StringIO()).result
+        rows = [json.loads(line) for line in (folder / training.METRICS).read_text().splitlines()]
+        found["curve"] = [
+            [row["prompts"], row["predictions"], row["test_refined"]] for row in rows if "test_refined" in row
+        ]
+        found["steps"] = len(rows)
+        finished.write_text(json.dumps(found))
+    answer: dict[str, Any] = json.loads(finished.read_text())
+    return answer

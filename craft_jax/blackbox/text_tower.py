@@ -38,6 +38,7 @@ class TextTower(struct.PyTreeNode):
     Attributes:
       layers: the encoder's layers.
       suffix: embedded suffix tokens with their positions, packed class after class in order of length, [T, d].
+      suffix_heads: query, key and value of the suffix in the first layer, which no prompt changes, each [T, H, dh].
       prompt_positions: position embeddings of the soft prompt, [n_ctx, d].
       final_norm, projection: from EOS state to feature.
       class_rows: where each class, in the caller's order, stands in order of length, [C].
@@ -48,6 +49,7 @@ class TextTower(struct.PyTreeNode):
 
     layers: tuple[Layer, ...]
     suffix: Array
+    suffix_heads: tuple[Array, ...]
     prompt_positions: Array
     final_norm: Params
     projection: Array
@@ -62,21 +64,23 @@ class TextTower(struct.PyTreeNode):
         """Normalised text features of every class under every prompt, float32."""
         candidates = prompts.shape[0]
         prefix = (prompts + self.prompt_positions).astype(self.dtype)
-        suffix = jnp.broadcast_to(self.suffix, (candidates, *self.suffix.shape))
-        for layer in self.layers[:-1]:
-            prefix, suffix = self._advance(layer, prefix, suffix)
+        suffix, *first = (jnp.broadcast_to(x, (candidates, *x.shape)) for x in (self.suffix, *self.suffix_heads))
+        for i, layer in enumerate(self.layers[:-1]):
+            heads = self._heads(layer, suffix) if i else first
+            prefix, suffix = self._advance(layer, prefix, suffix, heads)
         pooled = self._advance_to_eos(self.layers[-1], prefix, suffix)
         features = _layer_norm(pooled.astype(jnp.float32), self.final_norm, self.epsilon) @ self.projection
         features = features / jnp.linalg.norm(features, axis=-1, keepdims=True)
         return features[:, self.class_rows]
 
-    def _advance(self, layer: Layer, prefix: Array, suffix: Array) -> tuple[Array, Array]:
+    def _advance(self, layer: Layer, prefix: Array, suffix: Array, heads: Sequence[Array]) -> tuple[Array, Array]:
+        """Prefix and suffix, whose query, key and value are `heads`, after the layer."""
         query, key, value = self._heads(layer, prefix)
         shared_key, shared_value = _with_sos(layer, key, value)
         attended = _attend_prefix(query, shared_key, shared_value)
         prefix = self._feed_forward(layer, prefix, attended)
 
-        query, key, value = self._heads(layer, suffix)
+        query, key, value = heads
         parts = [
             _attend_suffix(rows(query), rows(key), rows(value), shared_key, shared_value) for rows in self._buckets()
         ]
@@ -153,6 +157,7 @@ def build(
     tower = TextTower(
         layers=tuple(layers),
         suffix=jnp.concatenate(packed),
+        suffix_heads=(),
         prompt_positions=positions[1 : n_ctx + 1],
         final_norm=text["final_layer_norm"],
         projection=params["text_projection"]["kernel"],
@@ -165,8 +170,9 @@ def build(
     )
     with jax.default_matmul_precision("float32"):
         complete = _with_sos_states(tower, tokens[sos_token] + positions[0])
+        suffix_heads = tower._heads(complete[0], tower.suffix)
     cast = functools.partial(jax.tree.map, lambda leaf: leaf.astype(dtype))
-    return tower.replace(layers=cast(complete), suffix=cast(tower.suffix))
+    return tower.replace(layers=cast(complete), suffix=cast(tower.suffix), suffix_heads=cast(suffix_heads))
 
 
 def _arrange(layer: Params) -> Layer:

@@ -81,11 +81,11 @@ def shares(step: dict[str, float]) -> dict[str, float]:
     return by_part | {"overhead": max(0.0, 1 - sum(by_part.values()))}
 
 
-def speedups(step: float, image: float, published_query: float, published_image: float) -> dict[int, float]:
+def speedups(step: float, image: float, published_query: float, published_image: float) -> dict[str, float]:
     """By views: a whole run's cost beside the published procedure's, which encodes all images at every step.
 
     Multiplied out from one step, one query and one image. The published procedure's decoding, its head and its
     CMA-ES are left out, and so is our decoding.
     """
     published = STEPS * (PROMPTS * published_query + IMAGES * published_image)
-    return {views: published / (STEPS * step + max(views, 1) * IMAGES * image) for views in VIEWS}
+    return {str(views): published / (STEPS * step + max(views, 1) * IMAGES * image) for views in VIEWS}

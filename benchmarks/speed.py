@@ -45,7 +45,7 @@ def measure() -> page.Figures:
         "features_max_error": max(row["error"] for row in queries),
         "gemm_share": caltech["share"],
         "overhead_share": shares["head"] + shares["estimator"] + shares["overhead"],
-        "run_speedup": by_views[run.HEADLINE_VIEWS],
+        "run_speedup": by_views[str(run.HEADLINE_VIEWS)],
         "run_speedup_views": run.HEADLINE_VIEWS,
         "run_speedup_by_views": by_views,
         "peak_memory_gb": max(memory[_name(CALTECH)], encoding["gigabytes"]),

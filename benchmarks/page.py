@@ -25,7 +25,8 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
 
 def _introduction(figures: Figures) -> str:
     return (
-        f"Measured on {figures['hardware']}, by `make bench`, contenders taking turns, the best of their rounds. "
+        f"Measured on {figures['hardware']}, by `make bench`, contenders taking turns, the best of their rounds; load "
+        f"average when it began: {figures['load']:.1f}, so that much of the machine was busy with other jobs. "
         f"Baseline: {figures['baseline']}, every class padded to 77 tokens, one prompt at a time. ViT-B/32 and "
         "ViT-B/16 share this text size. Class names are Caltech101's, over again beyond 100."
     )

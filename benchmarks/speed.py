@@ -24,6 +24,7 @@ CALTECH = one_step.Size(run.CLASSES, run.IMAGES, views=32)
 
 def measure() -> page.Figures:
     """Everything; the children that measure memory come first, while this process is small."""
+    load = os.getloadavg()[0]
     memory, encoding = _memory(), pipeline.measure()
     grown = growth.measure_all()
     clip = sizes.model(32)
@@ -40,6 +41,7 @@ def measure() -> page.Figures:
     by_views = run.speedups(step["step"], image, caltech["baseline"], baseline_image)
     return {
         "hardware": _hardware(),
+        "load": load,
         "baseline": baseline.NAME,
         "per_query_speedup": caltech["baseline"] / caltech["ours"],
         "features_max_error": max(row["error"] for row in queries),

@@ -10,6 +10,12 @@ from benchmarks.run import CLASSES, IMAGES, PROMPTS, STEPS
 
 Figures = dict[str, Any]
 
+_BUSY = 0.5  # load average from which other jobs' share of the machine spoils ratios
+_WARNING = (
+    "**The machine was busy with other jobs, which slow the baseline and us unequally: every time, ratio and share of "
+    "time below is provisional; memory, agreement and the amounts of work stand.** "
+)
+
 
 def markdown(figures: Figures) -> str:
     """All tables, with what bounds each figure."""
@@ -24,9 +30,10 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
 
 
 def _introduction(figures: Figures) -> str:
+    busy = figures["load"] > _BUSY
     return (
-        f"Measured on {figures['hardware']}, by `make bench`, contenders taking turns, the best of their rounds; load "
-        f"average when it began: {figures['load']:.1f}, so that much of the machine was busy with other jobs. "
+        f"Measured on {figures['hardware']}, {figures['how']}, contenders taking turns, the best of their rounds; load "
+        f"average when it began: {figures['load']:.1f}. {_WARNING if busy else ''}"
         f"Baseline: {figures['baseline']}, every class padded to 77 tokens, one prompt at a time. ViT-B/32 and "
         "ViT-B/16 share this text size. Class names are Caltech101's, over again beyond 100."
     )

@@ -41,6 +41,7 @@ def measure() -> page.Figures:
     by_views = run.speedups(step["step"], image, caltech["baseline"], baseline_image)
     return {
         "hardware": _hardware(),
+        "how": "by `make bench`",
         "load": load,
         "baseline": baseline.NAME,
         "per_query_speedup": caltech["baseline"] / caltech["ours"],

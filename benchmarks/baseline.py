@@ -1,50 +1,60 @@
-"""The published way to answer a query: every class padded to 77 tokens, one prompt at a time."""
+"""The published way to answer a query: every class padded to 77 tokens, one prompt at a time.
 
+In PyTorch where it is installed and runs on the kind of device that JAX uses, else in JAX; PyTorch with as many threads
+as the process has cores, in inference mode.
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from transformers import FlaxCLIPTextModelWithProjection
+from transformers import FlaxCLIPModel, FlaxCLIPTextModelWithProjection
 
-from benchmarks.sizes import EOS, TEXT, VISION
+from benchmarks.sizes import EOS, TEXT, VISION, image_params
+from craft_jax.blackbox import flax_clip
 
 try:
     import torch
 except ImportError:
     torch = None
 
-NAME = "PyTorch" if torch else "JAX"
+_KIND = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend(), "none")
+_IN_TORCH = bool(torch) and (_KIND == "cpu" or (_KIND == "cuda" and torch.cuda.is_available()))
+NAME = f"PyTorch {torch.__version__}" if _IN_TORCH else f"JAX {jax.__version__}"
 
 
 def text_query(params: Any, captions: list[list[int]]) -> Callable[[], np.ndarray]:
-    """A function that encodes all captions once, [C, p]: in PyTorch where it is installed, else in JAX."""
+    """A function that encodes all captions once, [C, p]."""
     ids = np.full((len(captions), TEXT.max_position_embeddings), EOS)
     for row, caption in zip(ids, captions, strict=True):
         row[: len(caption)] = caption
-    if torch:
+    if _IN_TORCH:
         return _torch_text(params, ids)
     reference = FlaxCLIPTextModelWithProjection(TEXT, _do_init=False)
     encode = jax.jit(lambda params: reference(ids, params=params).text_embeds)
     own = {name: params[name] for name in ("text_model", "text_projection")}
-    return lambda: np.asarray(encode(own))
+
+    def query() -> np.ndarray:
+        with jax.default_matmul_precision("float32"):
+            return np.asarray(encode(own))
+
+    return query
 
 
-def image_batch(patch: int, images: int) -> Callable[[], Any] | None:
-    """A function that encodes a batch of images with ViT-B/`patch` in PyTorch; None where it is not installed."""
-    if not torch:
-        return None
+def image_batch(clip: FlaxCLIPModel, patch: int, images: int) -> Callable[[], Any]:
+    """A function that encodes a batch of images with ViT-B/`patch`."""
+    if not _IN_TORCH:
+        encode = jax.jit(functools.partial(flax_clip.image_features, clip.module))
+        params, blank = image_params(clip), jnp.zeros((images, 224, 224, 3))
+        return lambda: encode(params, blank)
     from transformers import CLIPVisionModelWithProjection
 
-    reference = CLIPVisionModelWithProjection(VISION[patch]).eval()
-    pixels = torch.zeros(images, 3, 224, 224)
-
-    def encode() -> Any:
-        with torch.no_grad():
-            return reference(pixels).image_embeds
-
-    return encode
+    reference = CLIPVisionModelWithProjection(VISION[patch]).eval().to(_KIND)
+    pixels = torch.zeros(images, 3, 224, 224, device=_KIND)
+    return torch.inference_mode()(lambda: reference(pixels).image_embeds.cpu().numpy())
 
 
 def _torch_text(params: Any, ids: np.ndarray) -> Callable[[], np.ndarray]:
@@ -52,13 +62,9 @@ def _torch_text(params: Any, ids: np.ndarray) -> Callable[[], np.ndarray]:
 
     reference = CLIPTextModelWithProjection(TEXT).eval()
     reference.load_state_dict(_torch_names(params))
-    tokens = torch.from_numpy(ids)
-
-    def encode() -> np.ndarray:
-        with torch.no_grad():
-            return reference(tokens).text_embeds.numpy()
-
-    return encode
+    reference = reference.to(_KIND)
+    tokens = torch.from_numpy(ids).to(_KIND)
+    return torch.inference_mode()(lambda: reference(tokens).text_embeds.cpu().numpy())
 
 
 def _torch_names(params: Any) -> dict[str, Any]:
@@ -73,4 +79,4 @@ def _torch_names(params: Any) -> dict[str, Any]:
 
 def normalised(features: np.ndarray) -> np.ndarray:
     """Unit-length rows."""
-    return np.asarray(features / jnp.linalg.norm(features, axis=-1, keepdims=True))
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)

@@ -167,19 +167,19 @@ def build_method(config: Config, generator: prompt.PromptGenerator, images: int,
         epochs=head.epochs if config.learn != "prompt" else 1,
         consistency=config.consistency.weight,
         head_consistency_steps=round(config.consistency.head_share * config.steps),
-        chunk_pairs=config.run.chunk_pairs or _chunk_pairs(candidates, images, classes),
+        chunk_pairs=config.run.chunk_pairs or chunk_pairs(candidates, images, classes),
         devices=devices,
     )
 
 
-def _chunk_pairs(pairs: int, images: int, classes: int) -> int:
+def chunk_pairs(pairs: int, images: int, classes: int) -> int:
     """Pairs to evaluate at once: as many as a share of memory holds, and few enough for eight devices to have work.
 
-    On a CPU one pair already fills its matrix units, and the caches like it small. The number must not depend on how
-    many devices there are, or their bits would.
+    On a CPU a pair of 100 classes, some 700 tokens, already fills the matrix units, and the caches like it no larger.
+    The number must not depend on how many devices there are, or their bits would.
     """
     if jax.default_backend() == "cpu":
-        return 1
+        return max(1, min(-(-pairs // 8), 100 // classes))
     logits_of_pair = 2 * images * classes * 4
     return max(1, min(-(-pairs // 8), _CHUNK_BYTES // (_LIVE_COPIES * logits_of_pair)))
 

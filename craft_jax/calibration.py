@@ -17,7 +17,7 @@ _CURVATURE = 0.5  # largest even part, as a share of the odd part
 
 
 def perturbed(key: Array, start: Float[Array, "n_ctx d"], classes: int) -> Float[Array, "K ..."]:
-    """The prompts to ask for: p0, then for each size p0 + e and p0 - e; [K, n_ctx, d], or [K, C, n_ctx, d] per class."""
+    """The prompts to ask for: p0, then for each size p0 + e and p0 - e; [K, n_ctx, d], per class [K, C, n_ctx, d]."""
     shape = (classes, *start.shape) if classes else start.shape
     e = sizes(start).reshape(-1, *[1] * len(shape)) * jax.random.normal(key, (RUNGS, *shape))
     pairs = jnp.stack([start + e, start - e], axis=1).reshape(-1, *shape)

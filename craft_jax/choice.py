@@ -24,7 +24,7 @@ _TEMPERATURES = 2.0 ** jnp.arange(-4, 2.5, 0.5)
 
 
 class Choice(NamedTuple):
-    """What was chosen, the model that it is, and the held-out loss of each contender (none where nothing was held out)."""
+    """What was chosen, the model that it is, and the held-out loss of each contender (none if nothing was held out)."""
 
     name: str
     model: TunedModel
@@ -40,7 +40,8 @@ def choose(
       black_box: that it was tuned for.
       tuned: after the last step.
       unlearnt: as the run began; its head changes nothing.
-      handle, labels: the held-out photographs.
+      handle: of the held-out photographs.
+      labels: theirs.
       meter: stands before the two queries.
     """
     plain, refined = evaluation.logits(black_box, tuned, handle, labels.size, meter)
@@ -86,8 +87,8 @@ def _quarter_of_each_class(photographs: FewShotSet, seed: int) -> set[int]:
         rows = _rows_of(photographs.train, label)
         if len(rows) < 2:
             raise UserError(
-                f"held_out=shots leaves class {name!r} without a training photograph; raise data.shots to 2 or more, or "
-                "use held_out=validation or none"
+                f"held_out=shots leaves class {name!r} without a training photograph; raise data.shots to 2 or more, "
+                "or use held_out=validation or none"
             )
         held |= {rows[i] for i in rng.permutation(len(rows))[: max(1, len(rows) // 4)]}
     return held

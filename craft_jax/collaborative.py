@@ -6,7 +6,7 @@ head goes first here: the predictions that it learns from then also serve as the
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -220,8 +220,8 @@ def by_class(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
     """Logits [n, C] of a candidate -> what each class's own soft prompt did to the loss, [C], to first order.
 
     Class c's soft prompt moves column c of the logits f and no other, so its share of the loss's change is
-    sum_n dL/df_nc (f'_nc - f_nc). The derivative is of our own side of the wall: of the loss and the head at answers that
-    the black box gave. One query thus measures a direction for every class, where a loss alone measures one in all.
+    sum_n dL/df_nc (f'_nc - f_nc). The derivative is of our own side of the wall: of the loss and the head, at answers
+    that the black box gave. One query thus measures a direction for every class, a loss alone only one in all.
     """
     slope = jax.grad(loss)(centre.logits, centre.labels)
     return lambda logits: jnp.sum(slope * (logits - centre.logits), axis=0)
@@ -229,10 +229,11 @@ def by_class(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
 
 def white_box_gradient(problem: Problem, loss: Loss, z: Float[Array, "B dim"], centre: Centre) -> Float[Array, "B dim"]:
     """The true gradient of the loss at z, through the one door in the wall; for studies."""
+    local: Any = problem.black_box
 
     def loss_at(z: Array) -> Array:
-        soft_prompt = problem.generator(z)[None]
-        return loss(problem.black_box.predict_for_study(soft_prompt, centre.handle)[0], centre.labels)
+        logits = local.predict_for_study(problem.generator(z)[None], centre.handle)[0]
+        return loss(logits, centre.labels)
 
     return jax.grad(loss_at)(z)
 

@@ -78,8 +78,8 @@ class PromptConfig:
       context: `class`, a soft prompt of its own for each class, credited with what it did to its class's predictions;
         `unified`, one for all, as published; `full`, one for all without A; `low-rank`, ZIP's.
       intrinsic_dim: how many numbers z has, or each class's z; m of `low-rank`; `full` needs none.
-      std: standard deviation of A's entries; 0 measures it with the first queries, so that a perturbation of sigma = 1 is
-        the largest that predictions still follow linearly (`calibration`).
+      std: standard deviation of A's entries; 0 measures it with the first queries, so that a perturbation of sigma = 1
+        is the largest that predictions still follow linearly (`calibration`).
       bound: clips each coordinate of z to [-bound, bound]; 0 leaves it free.
       rank: of `low-rank`.
     """
@@ -97,8 +97,8 @@ class SearchConfig:
 
     Attributes:
       estimator: `antithetic`; `guided` (antithetic, one pair along the previous estimate); `spsa` (ZIP's);
-        `one-sided` (CBBT's); `cma-es` (the paper's); `white-box` (the true gradient of a local model: no black-box method,
-        but the bound for studies; it is booked as population_size prompts a step).
+        `one-sided` (CBBT's); `cma-es` (the paper's); `white-box` (the true gradient of a local model: no black-box
+        method, but the bound for studies; it is booked as population_size prompts a step).
       population_size: prompts queried in a step.
       query_images: training images that answer a query, drawn anew each step and the same for all its prompts; 0, or
         more than there are, asks for all.
@@ -192,9 +192,9 @@ class Config:
       seed: of the shots and of everything random.
       query_budget: prompts that the search may query; the paper's count.
       learn: `both`, or an ablation: `prompt` or `refinement` alone.
-      held_out: photographs, never tested on, whose loss chooses between zero-shot, the tuned prompt, and the tuned prompt
-        with the head: `validation` (the set's own, at most 4 a class, where it has any), `shots` (a quarter of the shots,
-        which are then not trained on), or `none` (the prompt with the head, unseen).
+      held_out: photographs, never tested on, whose loss chooses between zero-shot, the tuned prompt, and the tuned
+        prompt with the head: `validation` (the set's own, at most 4 a class, where it has any), `shots` (a quarter of
+        the shots, which are then not trained on), or `none` (the prompt with the head, unseen).
     """
 
     seed: int = setting(1, SEED)
@@ -255,8 +255,8 @@ def _check_search(search: SearchConfig, prompt: PromptConfig) -> None:
     orthogonal = name == "guided" or (name == "antithetic" and search.directions == "orthogonal")
     if orthogonal and prompt.context in ("unified", "class") and pairs > prompt.intrinsic_dim:
         raise UserError(
-            f"orthogonal directions have room for {prompt.intrinsic_dim} pairs (prompt.intrinsic_dim), not for {pairs}; "
-            "lower search.population_size or use search.directions=gaussian"
+            f"orthogonal directions have room for {prompt.intrinsic_dim} pairs (prompt.intrinsic_dim), not "
+            f"for {pairs}; lower search.population_size or use search.directions=gaussian"
         )
     if prompt.context == "class" and name in ("cma-es", "spsa", "one-sided"):
         raise UserError(

@@ -107,6 +107,11 @@ def test_short_and_long_class_names_equal_the_public_class(activation, eos):
     _assert_lengths_equal_the_public_class([1, 2, 3, 2, 5, 30, 71], hidden_act=activation, eos_token_id=eos)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_encoder_of_few_layers_equals_the_public_class(layers):
+    _assert_lengths_equal_the_public_class([1, 4], num_hidden_layers=layers)
+
+
 @pytest.mark.slow
 def test_every_length_of_class_name_equals_the_public_class():
     _assert_lengths_equal_the_public_class(range(1, 72))

@@ -1,12 +1,14 @@
 """Views and centre crops through the black box, and what is kept of them between runs."""
 
 import multiprocessing
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import craft_jax
 from craft_jax import encoding, feature_cache
 from craft_jax.blackbox import Meter
 from craft_jax.data import PhotographFile, pixels
@@ -76,6 +78,49 @@ def test_a_damaged_entry_is_encoded_anew(small_black_box, photographs, tmp_path)
 
     assert encoded == 36
     np.testing.assert_array_equal(first, again)
+
+
+class _CountedPhotograph:
+    """A photograph that notes when it is decoded."""
+
+    def __init__(self, photograph, decoded):
+        self.open = lambda: decoded.append(photograph) or photograph.open()
+
+
+@pytest.mark.parametrize("views", [1, 8])
+def test_decoding_runs_ahead_of_the_tower_but_never_by_much(photographs, views):
+    decoded = []
+    many = [_CountedPhotograph(photograph, decoded) for photograph in photographs * 20]
+    crops = [[pixels.centre_crop] * views] * len(many)
+    batches = pixels.batches(many, crops, size=32, batch_size=8)
+    next(batches)
+
+    ahead = max(os.cpu_count(), 2 * 8 // views)  # photographs, beside those of the batch in hand
+    assert len(decoded) <= -(-8 // views) + ahead
+    assert sum(len(batch) for batch in batches) + 8 == 240 * views
+    assert len(decoded) == 240
+
+
+def _encode_with_a_cache(folder, images, answers):
+    black_box = craft_jax.load_black_box("bundled", ("pizza", "grand piano"))
+    photographs = [PhotographFile(path) for path in images]
+    answers.put(_views(black_box, photographs, folder)[0])
+
+
+@pytest.mark.slow
+def test_two_processes_that_encode_at_once_share_a_cache(photographs, tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    answers = spawn.Queue()
+    arguments = (tmp_path, [photograph.path for photograph in photographs], answers)
+    workers = [spawn.Process(target=_encode_with_a_cache, args=arguments) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    first, second = (answers.get(timeout=60) for _ in workers)
+    for worker in workers:
+        worker.join()
+
+    np.testing.assert_array_equal(first, second)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def _write_often(path, value):

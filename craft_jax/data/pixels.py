@@ -5,6 +5,7 @@ The centre crop is CLIP's own preprocessing, bit for bit; the views are the publ
 
 import collections
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -20,6 +21,7 @@ Crop = Callable[[Image.Image, int], Image.Image]
 _VIEW_SCALE = (0.5, 1.0)
 _VIEW_LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
 _CROP_ATTEMPTS = 10
+_BATCHES_AHEAD = 2
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
@@ -65,8 +67,8 @@ def batches(
 ) -> Iterator[UInt8[np.ndarray, "batch size size 3"]]:
     """Decoded images under each of their crops, photograph after photograph, `batch_size` at a time.
 
-    Each photograph is decoded once, in threads that run ahead of the caller; the last batch is padded with its last
-    image.
+    Each photograph is decoded once, in threads that run some two batches ahead of the caller, whatever the number of
+    crops; the last batch is padded with its last image.
 
     Raises:
       UserError: naming the photograph, where one cannot be read.
@@ -78,10 +80,12 @@ def batches(
 
     waiting = collections.deque(zip(photographs, crops, strict=True))
     ready: list[np.ndarray] = []
-    with ThreadPoolExecutor() as pool:
+    threads = os.cpu_count() or 1
+    photographs_ahead = max(threads, _BATCHES_AHEAD * batch_size // max(map(len, crops), default=1))
+    with ThreadPoolExecutor(threads) as pool:
         ahead: collections.deque[Future] = collections.deque()
         while waiting or ahead:
-            while waiting and len(ahead) < batch_size:
+            while waiting and len(ahead) < photographs_ahead:
                 ahead.append(pool.submit(squares, *waiting.popleft()))
             ready += ahead.popleft().result()
             while len(ready) >= batch_size:

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from craft_jax.estimators.search import Search, SearchState, begin
 
 
-def cma_es(key: Array, *, population_size: int, sigma: float, shape: tuple[int, int]) -> Search:
+def cma_es(key: Array, *, population_size: int, sigma: float, shape: tuple[int, ...]) -> Search:
     """CMA-ES over all coordinates together, from a step size of `sigma` in each.
 
     `z` is the mean of its distribution. (The published code deploys the mean of 40 fresh samples instead, which is this

@@ -52,7 +52,7 @@ def one_sided(
     Args:
       key: of the directions; the step is folded in.
       directions: q; a step asks for K = q + 1 candidates, z itself in row 0.
-      sigma: from the step to the perturbation in units of directions of length sqrt(dim), so that eps = sigma sqrt(dim).
+      sigma: from the step to the perturbation, in units of directions of length sqrt(dim): eps = sigma sqrt(dim).
       draw: CBBT's is `sphere`.
       tx: the optimiser; CBBT's clips the norm to 5 and is Adam.
 

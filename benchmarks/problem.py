@@ -1,0 +1,52 @@
+"""A run's parts at any size, on a random ViT-B text tower and random image features."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import sizes
+from benchmarks.timing import Call
+from craft_jax import assembly, collaborative, devices
+from craft_jax.config import Config, PromptConfig, SearchConfig
+
+# Like for like with the published procedure: one soft prompt for all classes, 40 candidates a step.
+SETTINGS = Config(
+    prompt=PromptConfig(context="unified", intrinsic_dim=512, std=0.02), search=SearchConfig(population_size=40)
+)
+
+
+def of_size(
+    clip: Any, params: Any, classes: int, images: int, views: int, settings: Config = SETTINGS
+) -> collaborative.Problem:
+    """A problem whose training images were encoded in V views."""
+    features = jax.random.normal(jax.random.key(0), (views, images, sizes.TEXT.projection_dim))
+    black_box = sizes.black_box(clip, params, classes)
+    return collaborative.Problem(
+        black_box=black_box,
+        generator=assembly.build_generator(black_box, settings, std=0.02),
+        views=features / jnp.linalg.norm(features, axis=-1, keepdims=True),
+        labels=jnp.arange(images) % classes,
+        seed_key=jax.random.key(0),
+    )
+
+
+def whole_step(
+    problem: collaborative.Problem, candidates: int = 40, on_devices: int = 1, settings: Config = SETTINGS
+) -> Call:
+    """A function that makes one whole collaborative step, as the loop does, and returns its metrics."""
+    search = dataclasses.replace(settings.search, population_size=candidates)
+    config = dataclasses.replace(settings, search=search)
+    classes, images = len(problem.black_box.class_names), problem.labels.size
+    method = assembly.build_method(config, problem.generator, images, classes, on_devices)
+    spread = devices.Spread(jax.local_devices()[:on_devices])
+    step = spread.compile(collaborative.run_steps(collaborative.build_step(method), 1))
+    everywhere = spread.replicate(problem)
+    carried = [spread.mapped(assembly.initial_state(method, problem.generator, config, classes))]
+
+    def make_step() -> Any:
+        carried[0], metrics = step(everywhere, carried[0])
+        return metrics
+
+    return make_step

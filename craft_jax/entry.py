@@ -20,6 +20,8 @@ def parse(values: flags.FlagValues, argv: list[str], usage: str) -> tuple[flags.
     try:
         rest = values(argv)
     except flags.Error as error:
+        if isinstance(error.__context__, UserError):  # from within a settings file
+            raise error.__context__ from None
         raise UserError(_first_line(error)) from error
     except (AttributeError, KeyError) as error:  # ml_collections: a setting that the file does not have
         raise UserError(f"unknown setting on the command line: {_message(error)}") from error

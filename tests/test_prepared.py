@@ -43,7 +43,7 @@ def prepared_caltech(tmp_path_factory):
 
 
 def test_a_prepared_set_is_read_without_tensorflow_and_says_that_its_split_is_tfdss(prepared_caltech):
-    config = DataConfig(source="tfds", name="caltech101", root=str(prepared_caltech), shots=4)
+    config = DataConfig(source="tfds", tfds="caltech101", root=str(prepared_caltech), shots=4)
     few_shots = data.load(config, seed=1)
 
     assert few_shots.class_names == ("pizza", "grand piano")
@@ -55,10 +55,10 @@ def test_a_prepared_set_is_read_without_tensorflow_and_says_that_its_split_is_tf
 
 
 def test_a_set_that_is_not_prepared_names_the_command_that_prepares_it(tmp_path):
-    with pytest.raises(UserError, match=r"data.name='caltech101' is not prepared.*download_and_prepare\(\)"):
+    with pytest.raises(UserError, match=r"data.tfds='caltech101' is not prepared.*download_and_prepare\(\)"):
         prepared.load("caltech101", str(tmp_path))
 
 
 def test_an_unknown_set_is_named():
-    with pytest.raises(UserError, match="data.name='caltech1001' is no data set that TFDS knows"):
+    with pytest.raises(UserError, match="data.tfds='caltech1001' is no data set that TFDS knows"):
         prepared.load("caltech1001", "")

@@ -11,7 +11,7 @@ PACKAGE = Path(craft_jax.__file__).parent
 
 # Left to right as data flows; a room imports only rooms before it.
 ROOMS = [
-    "errors", "entry", "validation", "config", "randomness", "data", "blackbox", "prompt", "estimators", "objectives",
+    "errors", "entry", "validation", "config", "published", "recipes", "variants", "randomness", "data", "blackbox", "prompt", "estimators", "objectives",
     "refinement", "devices", "collaborative", "feature_cache", "encoding", "checkpoints", "evaluation", "assembly",
     "metrics_log", "progress", "report", "training", "main", "prediction", "predict",
 ]  # fmt: skip

@@ -20,5 +20,5 @@ DATA = DataConfig(source="folder", root="photos", shots=4)
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """The settings; `variant` names recipes, joined by commas."""
-    config = Config(data=DATA, query_budget=4000, black_box=BlackBoxConfig(model="openai/clip-vit-base-patch16"))
+    config = Config(data=DATA, black_box=BlackBoxConfig(model="openai/clip-vit-base-patch16"))
     return config_dict(config, variant)

@@ -13,8 +13,8 @@ PACKAGE = Path(craft_jax.__file__).parent
 ROOMS = [
     "errors", "entry", "validation", "config", "published", "recipes", "variants", "randomness", "data", "blackbox",
     "prompt", "estimators", "objectives", "refinement", "devices", "collaborative", "feature_cache", "encoding",
-    "checkpoints", "evaluation", "assembly", "metrics_log", "progress", "report", "training", "main", "prediction",
-    "predict",
+    "checkpoints", "evaluation", "assembly", "protocols", "metrics_log", "progress", "report", "training", "main",
+    "plan", "results", "plot", "table", "fanout", "sweep", "prediction", "predict",
 ]  # fmt: skip
 MATHEMATICS = ["prompt", "estimators", "objectives", "refinement"]
 

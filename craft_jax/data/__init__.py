@@ -3,6 +3,16 @@
 from craft_jax.data.arrays import from_arrays
 from craft_jax.data.fewshot import FewShotSet, Labelled, draw_shots
 from craft_jax.data.photographs import Photograph, PhotographFile
-from craft_jax.data.sources import load, read
+from craft_jax.data.sources import draw, load, read
 
-__all__ = ["FewShotSet", "Labelled", "Photograph", "PhotographFile", "draw_shots", "from_arrays", "load", "read"]
+__all__ = [
+    "FewShotSet",
+    "Labelled",
+    "Photograph",
+    "PhotographFile",
+    "draw",
+    "draw_shots",
+    "from_arrays",
+    "load",
+    "read",
+]

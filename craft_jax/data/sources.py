@@ -18,8 +18,17 @@ def load(config: DataConfig, seed: int) -> FewShotSet:
     Raises:
       UserError: where the data cannot be read or does not hold the shots.
     """
+    return draw(read(config), config, seed)
+
+
+def draw(whole: FewShotSet, config: DataConfig, seed: int) -> FewShotSet:
+    """The shots of a whole set, drawn with `seed`; its classes all or a half of them.
+
+    Raises:
+      UserError: where the set does not hold the shots.
+    """
     # Drawn before the classes are halved, as CoOp does: the same seed draws the same photographs either way.
-    drawn = draw_shots(read(config), config.shots, seed, with_replacement=config.with_replacement)
+    drawn = draw_shots(whole, config.shots, seed, with_replacement=config.with_replacement)
     return drawn if config.classes == "all" else half(drawn, config.classes)
 
 

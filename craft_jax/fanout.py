@@ -96,7 +96,7 @@ def _start(share: Share, place: Mapping[str, str]) -> subprocess.Popen:
 
 
 def _where(place: Mapping[str, str]) -> str:
-    return f" on GPU {place['CUDA_VISIBLE_DEVICES']}" if place else ""
+    return "".join(f", {name}={value}" for name, value in place.items())
 
 
 def _last_line(log: Path) -> str:

@@ -17,10 +17,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # TFDS's own, of its dependen
 
 
 def _prepare(folder, file_format="array_record", file_ids=("image/file_name",), parts=("train", "test")):
-    """Lets TFDS's own writer fill `folder`: caltech101/3.0.2, two classes of ten images, the last four for test."""
+    """Lets TFDS's own writer fill `folder`: small_caltech/3.0.2, two classes of ten images, the last four for test."""
     import tensorflow_datasets as tfds
 
-    class Caltech101(tfds.core.GeneratorBasedBuilder):
+    class SmallCaltech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "small_caltech"  # one that TFDS does not know, so that it is read from its files alone
         VERSION = tfds.core.Version("3.0.2")
 
         def _info(self):
@@ -47,7 +48,7 @@ def _prepare(folder, file_format="array_record", file_ids=("image/file_name",), 
                         },
                     )
 
-    Caltech101(data_dir=folder, file_format=file_format).download_and_prepare()
+    SmallCaltech(data_dir=folder, file_format=file_format).download_and_prepare()
     return folder
 
 
@@ -69,13 +70,13 @@ def _split_file(folder, train=5, names=("pizza", "grand_piano")):
 
 
 def test_a_prepared_set_is_read_without_tensorflow_and_says_that_its_split_is_tfdss(prepared_caltech):
-    config = DataConfig(source="tfds", tfds="caltech101", root=str(prepared_caltech), shots=4)
+    config = DataConfig(source="tfds", tfds="small_caltech", root=str(prepared_caltech), shots=4)
     few_shots = data.load(config, seed=1)
 
     assert few_shots.class_names == ("pizza", "grand piano")
     assert sorted(item.label for item in few_shots.train) == [0] * 4 + [1] * 4
     assert len(few_shots.test) == 8
-    assert few_shots.split == "TFDS split of caltech101/3.0.2"
+    assert few_shots.split == "TFDS split of small_caltech/3.0.2"
     assert min(few_shots.train[0].photograph.open().size) == 64
     assert "tensorflow" not in sys.modules
 
@@ -83,11 +84,11 @@ def test_a_prepared_set_is_read_without_tensorflow_and_says_that_its_split_is_tf
 def test_records_are_joined_to_a_split_in_coops_form_by_class_and_file(prepared_caltech):
     rows = _split_file(prepared_caltech)
     config = DataConfig(
-        source="tfds", tfds="caltech101", root=str(prepared_caltech), split="split_zhou_Caltech101.json", shots=5
+        source="tfds", tfds="small_caltech", root=str(prepared_caltech), split="split_zhou_Caltech101.json", shots=5
     )
     joined = data.load(config, seed=1)
 
-    assert joined.split == "split_zhou_Caltech101, joined to TFDS's caltech101/3.0.2"
+    assert joined.split == "split_zhou_Caltech101, joined to TFDS's small_caltech/3.0.2"
     assert [len(part) for part in (joined.train, joined.val, joined.test)] == [10, 2, 8]
     for item, (path, label, _) in zip(joined.test, rows["test"], strict=True):
         assert item.label == label
@@ -102,15 +103,15 @@ def test_a_set_without_a_test_split_can_follow_a_split_file(tmp_path):
     _split_file(folder)
 
     with pytest.raises(UserError, match="has no test split, only train; set data.split to a split file in CoOp's form"):
-        prepared.load("caltech101", str(folder))
-    assert len(prepared.load_joined("caltech101", str(folder), folder / "split_zhou_Caltech101.json").test) == 8
+        prepared.load("small_caltech", str(folder))
+    assert len(prepared.load_joined("small_caltech", str(folder), folder / "split_zhou_Caltech101.json").test) == 8
 
 
 def test_a_split_file_of_other_images_is_refused(prepared_caltech, tmp_path):
     _split_file(tmp_path, names=("pizza", "sunflower"))
 
     with pytest.raises(UserError, match=r"10 of its 20 images are found .* give the split file of this set"):
-        prepared.load_joined("caltech101", str(prepared_caltech), tmp_path / "split_zhou_Caltech101.json")
+        prepared.load_joined("small_caltech", str(prepared_caltech), tmp_path / "split_zhou_Caltech101.json")
 
 
 def test_records_that_do_not_name_their_files_cannot_be_joined(tmp_path):
@@ -118,11 +119,11 @@ def test_records_that_do_not_name_their_files_cannot_be_joined(tmp_path):
     _split_file(folder)
 
     with pytest.raises(UserError, match="does not say which file a record came from.*leave data.split empty"):
-        prepared.load_joined("caltech101", str(folder), folder / "split_zhou_Caltech101.json")
+        prepared.load_joined("small_caltech", str(folder), folder / "split_zhou_Caltech101.json")
 
 
 def test_a_set_prepared_as_parquet_is_read_too(tmp_path):
-    assert len(prepared.load("caltech101", str(_prepare(tmp_path, file_format="parquet"))).test) == 8
+    assert len(prepared.load("small_caltech", str(_prepare(tmp_path, file_format="parquet"))).test) == 8
 
 
 def test_a_set_prepared_in_a_format_without_random_access_says_how_to_prepare_it(tmp_path):
@@ -131,7 +132,7 @@ def test_a_set_prepared_in_a_format_without_random_access_says_how_to_prepare_it
         info.write_text(info.read_text().replace("array_record", "tfrecord"))
 
     with pytest.raises(UserError, match=r"cannot be read record by record .*file_format='array_record'.*prepare\(\)"):
-        prepared.load("caltech101", str(folder))
+        prepared.load("small_caltech", str(folder))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from craft_jax.errors import UserError
 
+USER_ERROR = 2  # the exit status of craft_jax's commands for a UserError
+
 
 class Share(NamedTuple):
     """A process's work: what messages call it, its command, and the file that takes its output."""
@@ -32,7 +34,7 @@ class Failure(NamedTuple):
     last_line: str
 
 
-def run_all(shares: Sequence[Share], places: Sequence[Mapping[str, str]], say: Callable[[str], None]) -> Failure | None:
+def run_all(shares: Sequence[Share], places: Sequence[Mapping[str, str]], say: Callable[[str], None]) -> list[Failure]:
     """Runs every share, as many at once as there are places.
 
     Args:
@@ -41,14 +43,15 @@ def run_all(shares: Sequence[Share], places: Sequence[Mapping[str, str]], say: C
       say: shows a line.
 
     Returns:
-      The first failure, after which no new share is started; those under way are let finish.
+      The failures. A user's mistake in one share leaves the others alone; after any other end, such as an
+      interruption, no new share is started, and those under way are let finish.
     """
     waiting, free = list(shares), list(places)
     working: dict[subprocess.Popen, tuple[Share, Mapping[str, str]]] = {}
-    failure: Failure | None = None
+    failures: list[Failure] = []
     with _stopping(working):
-        while working or (waiting and failure is None):
-            while waiting and free and failure is None:
+        while working or waiting:
+            while waiting and free:
                 share, place = waiting.pop(0), free.pop(0)
                 working[_start(share, place)] = share, place
                 say(f"{share.name}: started{_where(place)}")
@@ -56,10 +59,11 @@ def run_all(shares: Sequence[Share], places: Sequence[Mapping[str, str]], say: C
                 share, place = working.pop(process)
                 free.append(place)
                 say(f"{share.name}: {'finished' if process.returncode == 0 else 'failed'}")
-                if process.returncode and failure is None:
-                    failure = Failure(share, process.returncode, _last_line(share.log))
+                if process.returncode:
+                    failures.append(Failure(share, process.returncode, _last_line(share.log)))
+                    waiting = waiting if process.returncode == USER_ERROR else []
             time.sleep(0.05)
-    return failure
+    return failures
 
 
 def places_for(parallel: int) -> list[dict[str, str]]:

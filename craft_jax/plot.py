@@ -25,11 +25,11 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
         _draw_set(panel, label, [entry for entry in entries if entry.label == label])
     for panel in panels[len(labels) :]:
         panel.set_axis_off()
-    handles, names = panels[0].get_legend_handles_labels()
+    shown = {name: handle for panel in panels for handle, name in zip(*panel.get_legend_handles_labels(), strict=True)}
     if columns == 1:
         panels[0].legend(fontsize="small")
     else:
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize="small")
+        figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown), fontsize="small")
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, dpi=120, format="png")
     os.replace(partial, path)

@@ -95,12 +95,12 @@ def main(argv: list[str]) -> None:
     if given.parallel > 1 and len(missing) > 1:
         passed_on = [f"--{name}={given[name].value}" for name in _PASSED_ON]
         command = [sys.executable, "-m", "craft_jax.sweep", *passed_on, *overrides]
-        _side_by_side(command, runs, missing, given.parallel)
+        failures = _side_by_side(command, runs, missing, given.parallel)
     else:
-        for number, run in enumerate(missing, start=1):
-            print(f"\n[{number}/{len(missing)}] {_title(run)}", flush=True)
-            carry_out(run)
+        failures = _one_by_one(missing)
     _write_table(runs, given.protocol, Path(given.workdir), whole=share == runs)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(missing)} runs failed; the first: {failures[0]}")
 
 
 def _numbers(name: str, text: str) -> list[int]:
@@ -205,22 +205,33 @@ def _alone(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _side_by_side(command: list[str], runs: list[PlannedRun], missing: list[PlannedRun], parallel: int) -> None:
-    """Runs what is missing in processes of their own: each is a share of an array job, of one run."""
+def _one_by_one(missing: Sequence[PlannedRun]) -> list[str]:
+    """Runs what is missing; a run that a mistake stops is passed over. Returns what stopped which."""
+    failures = []
+    for number, run in enumerate(missing, start=1):
+        print(f"\n[{number}/{len(missing)}] {_title(run)}", flush=True)
+        try:
+            carry_out(run)
+        except UserError as error:
+            print(f"failed: {error}", flush=True)
+            failures.append(f"{_title(run)}: {error}")
+    return failures
+
+
+def _side_by_side(command: list[str], runs: list[PlannedRun], missing: list[PlannedRun], parallel: int) -> list[str]:
+    """The same in processes of their own: each does a share of one run, as in an array job."""
     from craft_jax import fanout
 
     shares = [
         fanout.Share(_title(run), [*command, f"--array={runs.index(run) + 1}/{len(runs)}"], run.workdir / "log.txt")
         for run in missing
     ]
-    failure = fanout.run_all(shares, fanout.places_for(parallel), functools.partial(print, flush=True))
-    if failure is None:
-        return
-    message = f"{failure.share.name}: {failure.last_line.removeprefix('error: ')} (all of it in {failure.share.log})"
-    if failure.status == 2:
-        raise UserError(message)
-    print(message, file=sys.stderr)
-    sys.exit(failure.status)
+    failures = fanout.run_all(shares, fanout.places_for(parallel), functools.partial(print, flush=True))
+    for failure in failures:
+        if failure.status != fanout.USER_ERROR:
+            print(f"{failure.share.name}: ended with status {failure.status}; see {failure.share.log}", file=sys.stderr)
+            sys.exit(failure.status if failure.status > 0 else 128 - failure.status)
+    return [f"{failure.last_line.split('the first: ')[-1]} (see {failure.share.log})" for failure in failures]
 
 
 def _write_table(runs: list[PlannedRun], protocol: str, workdir: Path, *, whole: bool) -> None:

@@ -57,6 +57,17 @@ def test_the_odd_class_is_a_base_class(small_set):
     assert fewshot.half(small_set, "new").class_names == ("sunflower",)
 
 
+def test_a_class_that_a_split_only_tests_has_no_training_photograph(tmp_path):
+    miniatures.make(tmp_path, "pets")
+    split = tmp_path / "oxford_pets" / "split_zhou_OxfordPets.json"
+    rows = json.loads(split.read_text())
+    split.write_text(json.dumps({**rows, "train": [row for row in rows["train"] if row[2] != "boxer"]}))
+    config = DataConfig(root=str(tmp_path), images="oxford_pets/images", split="oxford_pets/" + split.name, shots=2)
+
+    with pytest.raises(UserError, match="class 'boxer' has no training photograph; add some or drop it"):
+        data.load(config, seed=1)
+
+
 # FGVC
 
 
@@ -372,6 +383,11 @@ def test_arrays_may_bring_their_own_test_images_of_any_size_and_in_grey():
 def test_arrays_that_do_not_match_are_refused(images, labels, message):
     with pytest.raises(UserError, match=message):
         arrays.from_arrays(images, labels, ("cat", "dog"))
+
+
+def test_test_images_without_labels_are_refused():
+    with pytest.raises(UserError, match="test_images and test_labels belong together"):
+        arrays.from_arrays(_images(2), [0, 1], ("cat", "dog"), test_images=_images(1))
 
 
 # Through the command line

@@ -143,6 +143,21 @@ def test_an_unfinished_sweep_says_how_many_seeds_a_number_has(swept, root):
     assert table._cell(refined).endswith("(2 of 3 seeds)")
 
 
+def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, copied, tmp_path, capsys):
+    broken = shutil.copytree(root, tmp_path / "broken")
+    for path in (broken / "oxford_pets" / "images").iterdir():
+        path.write_bytes(b"")
+    for label in ("pets", "dtd"):
+        shutil.rmtree(copied / label / "3-shots-seed-2")
+    for settings in copied.rglob(plan.SETTINGS):  # the same data, elsewhere
+        settings.write_text(settings.read_text().replace(str(root), str(broken)))
+    with pytest.raises(UserError, match="1 of 2 runs failed; the first: pets, 3 shots, seed 2: .*not a readable image"):
+        _sweep(*_arguments(broken, copied))
+
+    assert (copied / "dtd" / "3-shots-seed-2" / "result.json").exists()
+    assert "(1 of 2 seeds)" in (copied / table.MARKDOWN).read_text()
+
+
 # Protocols
 
 
@@ -290,19 +305,18 @@ def test_shares_run_side_by_side_each_in_its_place(tmp_path):
         "print('met in', os.environ['PLACE'])\n"
     )
     shares = [_share(tmp_path, name, meet) for name in ("one", "two", "three")]
-    failure = fanout.run_all(shares, [{"PLACE": "place0"}, {"PLACE": "place1"}], lambda line: None)
-
-    assert failure is None
+    assert fanout.run_all(shares, [{"PLACE": "place0"}, {"PLACE": "place1"}], lambda line: None) == []
     assert [share.log.read_text()[:12] for share in shares] == ["met in place"] * 3
 
 
-def test_a_failure_is_reported_with_its_last_line_and_nothing_new_is_started(tmp_path):
+@pytest.mark.parametrize(("status", "next_runs"), [(2, True), (75, False)])
+def test_a_mistake_in_a_share_leaves_the_others_alone_and_an_interruption_starts_no_more(tmp_path, status, next_runs):
     said = []
-    failing = _share(tmp_path, "bad", "import sys; print('error: no such thing'); sys.exit(2)")
-    failure = fanout.run_all([failing, _share(tmp_path, "next", "")], [{}], said.append)
+    failing = _share(tmp_path, "bad", f"import sys; print('error: no such thing'); sys.exit({status})")
+    (failure,) = fanout.run_all([failing, _share(tmp_path, "next", "")], [{}], said.append)
 
-    assert (failure.share.name, failure.status, failure.last_line) == ("bad", 2, "error: no such thing")
-    assert said == ["bad: started", "bad: failed"]
+    assert (failure.share.name, failure.status, failure.last_line) == ("bad", status, "error: no such thing")
+    assert said == ["bad: started", "bad: failed"] + ["next: started", "next: finished"] * next_runs
 
 
 def test_gpus_are_parted_among_processes_and_too_few_are_refused(monkeypatch):

@@ -35,6 +35,8 @@ def from_arrays(
     """
     names = distinct_names(class_names, "class_names")
     items = _labelled("images", images, labels, len(names))
+    if (test_images is None) != (test_labels is None):
+        raise UserError("test_images and test_labels belong together; give both or neither")
     if test_images is None or test_labels is None:
         return automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, "arrays"))
     tested = _labelled("test_images", test_images, test_labels, len(names))

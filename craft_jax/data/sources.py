@@ -51,7 +51,7 @@ def paths(config: DataConfig) -> tuple[Path, Path]:
     root = Path(config.root).expanduser()
     if not root.is_dir():
         raise UserError(f"data.root={config.root}: no such folder; set it to the one that holds the data")
-    if not config.split and config.source not in ("folder",):
+    if not config.split and config.source != "folder":
         raise UserError(f"data.split is empty; name the {_SPLITS[config.source]}, below data.root")
     return root / config.images, root / config.split
 

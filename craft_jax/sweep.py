@@ -4,28 +4,17 @@ Each run has its own workdir, so what is done is skipped and what was killed res
 for few shots, table.png in the sweep's workdir.
 """
 
-import contextlib
-import dataclasses
-import fcntl
 import functools
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from craft_jax import plan
-from craft_jax.config import Config, DataConfig
 from craft_jax.entry import exit_on_user_error, parse
 from craft_jax.errors import UserError
 from craft_jax.plan import PlannedRun
-
-if TYPE_CHECKING:
-    from craft_jax.blackbox import BlackBox
-    from craft_jax.checkpoints import TunedModel
-    from craft_jax.data import FewShotSet
 
 _USAGE = """\
 usage: python -m craft_jax.sweep --config=A.py[:VARIANT],B.py [--shots=1,2,4,8,16] [--seeds=1,2,3]
@@ -126,92 +115,22 @@ def _title(run: PlannedRun) -> str:
 
 def _check_data(runs: Sequence[PlannedRun]) -> None:
     """Draws the shots of every run before the first begins, so that a set that is not there stops nothing midway."""
+    from craft_jax import execution
+
     for run in runs:
         for config in (run.config, *run.transfers.values()):
-            _photographs(config)
-
-
-@functools.cache
-def _whole(config: DataConfig) -> "FewShotSet":
-    from craft_jax import data
-
-    return data.read(config)
-
-
-def _photographs(config: Config) -> "FewShotSet":
-    from craft_jax import data
-
-    # The whole set is the same for all shots and halves: read once in a sweep.
-    whole = _whole(dataclasses.replace(config.data, shots=1, classes="all", with_replacement=False, views=0))
-    return data.draw(whole, config.data, config.seed)
-
-
-@functools.lru_cache(maxsize=2)
-def _black_box(model: str, class_names: tuple[str, ...], template: str, dtype: str) -> "BlackBox":
-    from craft_jax import blackbox
-
-    return blackbox.load(model, class_names, template, dtype)
-
-
-def carry_out(run: PlannedRun) -> None:
-    """Trains, or resumes, a run and tests it on what the protocol asks for; what is done already stays as it is."""
-    from craft_jax import training
-    from craft_jax.metrics_log import write_atomically
-
-    with _alone(run.workdir):
-        photographs = _photographs(run.config)
-        for note in photographs.notes:
-            print(f"note: {note}", flush=True)
-        owner = run.config.black_box
-        black_box = _black_box(owner.model, photographs.class_names, owner.template, owner.dtype)
-        tuned = training.train(black_box, photographs, run.config, run.workdir).tuned
-        write_atomically(run.workdir / plan.SETTINGS, json.dumps(plan.learnt_by(run.config), indent=2) + "\n")
-        for name, config in run.transfers.items():
-            file = plan.transfer_file(run, name)
-            if not file.exists():
-                row = _test_on(name, config, run, tuned, black_box)
-                write_atomically(file, json.dumps(row, indent=2) + "\n")
-                print(f"on {name}: zero-shot {row['zero_shot']:.1f} %, tuned {row['prompt_only']:.1f} %", flush=True)
-
-
-def _test_on(name: str, config: Config, run: PlannedRun, tuned: "TunedModel", black_box: "BlackBox") -> dict[str, Any]:
-    from craft_jax import feature_cache, protocols
-    from craft_jax.data import imagenet, sources
-
-    cache = feature_cache.default_folder() if run.config.run.reuse_features else None
-    if config == run.config:  # images of the same classes, shifted
-        images, names_file = sources.paths(config.data)
-        folder = Path(config.data.root).expanduser() / imagenet.SHIFTS[name]
-        return protocols.on_shifted_images(tuned, black_box, imagenet.load_shift(folder, images, names_file), cache)
-    photographs = _photographs(config)
-    owner = run.config.black_box
-    other = _black_box(owner.model, photographs.class_names, owner.template, owner.dtype)
-    return protocols.on_other_classes(tuned, other, photographs, cache)
-
-
-@contextlib.contextmanager
-def _alone(workdir: Path) -> Iterator[None]:
-    """Waits until no other process works in `workdir`; the system lets go of a killed one's claim."""
-    from craft_jax import training
-
-    training.check_workdir(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process works in {workdir}; waiting for it", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+            execution.photographs(config)
 
 
 def _one_by_one(missing: Sequence[PlannedRun]) -> list[str]:
     """Runs what is missing; a run that a mistake stops is passed over. Returns what stopped which."""
+    from craft_jax import execution
+
     failures = []
     for number, run in enumerate(missing, start=1):
         print(f"\n[{number}/{len(missing)}] {_title(run)}", flush=True)
         try:
-            carry_out(run)
+            execution.carry_out(run)
         except UserError as error:
             print(f"failed: {error}", flush=True)
             failures.append(f"{_title(run)}: {error}")

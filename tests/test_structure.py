@@ -14,7 +14,7 @@ ROOMS = [
     "errors", "entry", "validation", "config", "published", "recipes", "variants", "randomness", "data", "blackbox",
     "prompt", "estimators", "objectives", "refinement", "devices", "collaborative", "feature_cache", "encoding",
     "checkpoints", "evaluation", "assembly", "protocols", "metrics_log", "progress", "report", "training", "main",
-    "plan", "results", "plot", "table", "fanout", "sweep", "prediction", "predict",
+    "plan", "execution", "results", "plot", "table", "fanout", "sweep", "prediction", "predict",
 ]  # fmt: skip
 MATHEMATICS = ["prompt", "estimators", "objectives", "refinement"]
 

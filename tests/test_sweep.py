@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 import craft_jax
-from craft_jax import data, fanout, plan, protocols, results, sweep, table
-from craft_jax.config import DataConfig
+from craft_jax import data, plan, protocols, results, sweep, table
 from craft_jax.errors import UserError
 from tests import miniatures
 
@@ -136,7 +135,10 @@ def test_the_test_images_are_encoded_once_in_a_sweep(swept):
 
 
 def test_an_unfinished_sweep_says_how_many_seeds_a_number_has(swept, root):
-    runs = _plan(swept, configs=f"{CONFIGS}/pets.py", seeds=(1, 2, 3), root=root)
+    runs = plan.plan(
+        f"{CONFIGS}/pets.py", [f"--config.data.root={root}", *TINY], shots=(3,), seeds=(1, 2, 3),
+        protocol="few_shot", targets="", workdir=swept,
+    )  # fmt: skip
     refined = next(entry for entry in results.collect(runs, "few_shot") if entry.measure == "refined")
 
     assert refined.planned == 3
@@ -218,122 +220,13 @@ def test_the_harmonic_mean(base, new, expected):
     assert protocols.harmonic_mean(base, new) == pytest.approx(expected, abs=1e-3)
 
 
-def test_the_published_figures_stand_where_the_paper_has_them(swept):
-    run = _plan(swept, configs=f"{CONFIGS}/imagenet.py", shots=(16,))[0]
-
-    assert results._published(run, "shift", "refined", "imagenet-r") == 75.52
-    assert results._published(run, "shift", "zero_shot", "imagenet-a") == 47.77
-    assert results._published(run, "few_shot", "refined", "test") == 61.33
-    assert results._published(run, "few_shot", "prompt_only", "test") is None
-
-
-# Plans
-
-
-def _plan(workdir, *, configs, overrides=(), shots=(3,), seeds=(1,), root=None, **more):
-    overrides = [*overrides, f"--config.data.root={root}", *TINY] if root else overrides
-    how = {"protocol": "few_shot", "targets": "", **more}
-    return plan.plan(configs, overrides, shots=shots, seeds=seeds, workdir=workdir, **how)
-
-
-def test_a_plan_has_a_run_for_each_set_number_of_shots_and_seed(tmp_path):
-    runs = _plan(tmp_path, configs=f"{CONFIGS}/pets.py,{CONFIGS}/caltech.py:paper,tfds", shots=(1, 16), seeds=(1, 2))
-
-    assert [str(run.workdir.relative_to(tmp_path)) for run in runs[:5]] == [
-        "pets/1-shots-seed-1",
-        "pets/1-shots-seed-2",
-        "pets/16-shots-seed-1",
-        "pets/16-shots-seed-2",
-        "caltech-paper-tfds/1-shots-seed-1",
-    ]
-    assert len(runs) == 8
-    assert (runs[3].config.data.shots, runs[3].config.seed, runs[3].config.data.source) == (16, 2, "coop")
-    assert (runs[4].config.data.source, runs[4].config.black_box.model) == ("tfds", "RN50")
-
-
-def test_the_budget_is_the_published_one_for_the_shots_unless_given(tmp_path):
-    demo, shots = f"{CONFIGS}/demo.py", (1, 2, 4, 8, 16)
-    published = _plan(tmp_path, configs=demo, shots=shots)
-    given = _plan(tmp_path, configs=demo, shots=shots, overrides=["--config.query_budget=8000"])
-
-    assert [run.config.query_budget for run in published] == [2000, 4000, 4000, 8000, 8000]
-    assert [run.config.query_budget for run in given] == [8000] * 5
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "--config is missing; try --config=configs/demo.py"),
-        (["--config=configs/nowhere.py"], "--config could not be loaded: .*nowhere.py"),
-        (["--config=configs/demo.py,configs/demo.py"], "two settings files are called demo"),
-        (["--config=configs/demo.py", "--shots=1,two"], "--shots=1,two must be whole numbers joined by commas"),
-        (["--config=configs/demo.py", "--seeds=1,1"], "--seeds=1,1 names a number twice"),
-        (["--config=configs/demo.py", "--config.seed=2"], "--config.seed is the sweep's own: use --seeds"),
-        (["--config=configs/demo.py", "--config.data.shots=2"], "--config.data.shots is the sweep's own: use --shots"),
-        (["--config=configs/demo.py", "--config.data.shotz=2"], 'shotz; did you mean "shots"'),
-        (["--config=configs/demo.py", "--array=4/3"], "--array=4/3 must be I/N, such as 3/15"),
-        (["--config=configs/demo.py", "--protocol=few"], "--protocol=few must be one of few_shot, base_to_new"),
-        (["--config=configs/demo.py", "--protocol=cross"], "--protocol=cross needs --targets"),
-        (["--config=configs/demo.py", "--protocol=shift"], "--protocol=shift needs data.source=imagenet, not coop"),
-        (["--config=configs/imagenet.py", "--protocol=shift"], "none of imagenetv2/.* is there; lay them out"),
-        (["--config=configs/demo.py", "--shots=16,99"], "class 'pizza' has 26 training photographs, fewer than"),
-        (["--config=configs/demo.py,configs/pets.py"], "data.root=data: no such folder"),
-        (["--config=configs/demo.py", "more"], "unexpected argument 'more'"),
-    ],
-)
-def test_a_mistake_in_a_sweep_is_one_line_before_anything_is_run(arguments, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(REPOSITORY)
-
-    with pytest.raises(UserError, match=message) as error:
-        _sweep(*arguments, f"--workdir={tmp_path}/sweep")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "sweep").exists()
-
-
-# Side by side
-
-
-def _share(tmp_path, name, code):
-    return fanout.Share(name, [sys.executable, "-c", code], tmp_path / f"{name}.txt")
-
-
-def test_shares_run_side_by_side_each_in_its_place(tmp_path):
-    meet = (
-        "import os, pathlib, sys, time\n"
-        f"pathlib.Path(r'{tmp_path}', os.environ['PLACE']).touch()\n"
-        f"while len(list(pathlib.Path(r'{tmp_path}').glob('place*'))) < 2: time.sleep(0.01)\n"
-        "print('met in', os.environ['PLACE'])\n"
-    )
-    shares = [_share(tmp_path, name, meet) for name in ("one", "two", "three")]
-    assert fanout.run_all(shares, [{"PLACE": "place0"}, {"PLACE": "place1"}], lambda line: None) == []
-    assert [share.log.read_text()[:12] for share in shares] == ["met in place"] * 3
-
-
-@pytest.mark.parametrize(("status", "next_runs"), [(2, True), (75, False)])
-def test_a_mistake_in_a_share_leaves_the_others_alone_and_an_interruption_starts_no_more(tmp_path, status, next_runs):
-    said = []
-    failing = _share(tmp_path, "bad", f"import sys; print('error: no such thing'); sys.exit({status})")
-    (failure,) = fanout.run_all([failing, _share(tmp_path, "next", "")], [{}], said.append)
-
-    assert (failure.share.name, failure.status, failure.last_line) == ("bad", status, "error: no such thing")
-    assert said == ["bad: started", "bad: failed"] + ["next: started", "next: finished"] * next_runs
-
-
-def test_gpus_are_parted_among_processes_and_too_few_are_refused(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,2")
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in fanout.places_for(2)] == ["4,5", "6,7"]
-    with pytest.raises(UserError, match="--parallel=6, and there are 5 GPUs here; lower it"):
-        fanout.places_for(6)
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert fanout.places_for(3) == [{}, {}, {}]
+# Processes
 
 
 def test_a_run_waits_for_another_process_in_its_workdir(tmp_path):
     holder = (
-        "import pathlib, time\nfrom craft_jax import sweep\n"
-        f"with sweep._alone(pathlib.Path(r'{tmp_path}/run')):\n    print('mine', flush=True)\n    time.sleep(60)\n"
+        "import pathlib, time\nfrom craft_jax import execution\n"
+        f"with execution.alone(pathlib.Path(r'{tmp_path}/run')):\n    print('mine', flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", holder], cwd=REPOSITORY, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
@@ -384,9 +277,3 @@ def test_help_shows_how_to_run_an_array_job_and_does_not_wait_for_jax():
     assert run.returncode == 0
     assert "--array=$SLURM_ARRAY_TASK_ID/15" in run.stdout
     assert " jax\n" not in run.stderr
-
-
-def test_the_demo_may_be_swept(tmp_path):
-    runs = _plan(tmp_path, configs=f"{CONFIGS}/demo.py", shots=(1, 16))
-
-    assert runs[0].config.data == DataConfig(shots=1)

@@ -2,17 +2,19 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from craft_jax import data
+from craft_jax import data, main
 from craft_jax.config import DataConfig
 from craft_jax.data import prepared
 from craft_jax.errors import UserError
 from tests.conftest import BUNDLED
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 pytestmark = pytest.mark.filterwarnings("ignore")  # TFDS's own, of its dependencies
 
 
@@ -145,6 +147,16 @@ def test_sun397s_class_names_read_from_their_end(name, read):
 def test_a_set_that_is_not_prepared_names_the_command_that_prepares_it(tmp_path):
     with pytest.raises(UserError, match=r"data.tfds='caltech101' is not prepared.*download_and_prepare\(\)"):
         prepared.load("caltech101", str(tmp_path))
+
+
+def test_the_main_job_says_in_one_line_that_a_set_is_not_prepared(tmp_path):
+    (tmp_path / "tfds").mkdir()
+    arguments = [f"--config={CONFIGS}/caltech.py:tfds", f"--config.data.root={tmp_path}/tfds"]
+    with pytest.raises(UserError, match="data.tfds='caltech101' is not prepared in .*download_and_prepare") as error:
+        main.main(["main", *arguments, f"--workdir={tmp_path}/run"])
+
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_set_is_named():

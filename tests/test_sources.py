@@ -228,6 +228,7 @@ def test_arrays_may_bring_their_own_test_images_of_any_size_and_in_grey():
         (_images(2), [0, 2], r"images\[1\] has label 2, and class_names has 2; labels count from 0"),
         (_images(2) / 255, [0, 1], r"images\[0\] is float64\[40, 32, 3\]; it must be uint8"),
         (_images(2, (40, 32, 4)), [0, 1], r"images\[0\] is uint8\[40, 32, 4\]"),
+        (_images(2), ["cat", "dog"], r"images\[0\] has label 'cat', and class_names has 2"),
         ([], [], "images: no image"),
     ],
 )

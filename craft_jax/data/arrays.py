@@ -55,7 +55,7 @@ def _labelled(what: str, images: Any, labels: Any, classes: int) -> list[Labelle
             raise UserError(
                 f"{what}[{i}] is {pixels.dtype}{list(pixels.shape)}; it must be uint8[height, width, 3], from 0 to 255"
             )
-        if label != int(label) or not 0 <= label < classes:
+        if not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
             raise UserError(f"{what}[{i}] has label {label!r}, and class_names has {classes}; labels count from 0")
         items.append(Labelled(PhotographArray(pixels, f"{what}[{i}]"), int(label)))
     return items

@@ -32,7 +32,7 @@ def load(images: Path, split_seed: int) -> FewShotSet:
         raise UserError(f"{images}: {found}; put the images of each class into a sub-folder with the class's name")
     names = distinct_names(folders, images)
     items = [Labelled(file, label) for label, name in enumerate(folders) for file in images_below(images / name)]
-    return automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, images))
+    return automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, images.name))
 
 
 def _load_parts(images: Path) -> FewShotSet:
@@ -51,7 +51,9 @@ def _load_parts(images: Path) -> FewShotSet:
         )
     if not parts["train"] or not parts["test"]:
         raise UserError(f"{images}: train and test must each hold a sub-folder for each class")
-    return FewShotSet(names, parts["train"], parts.get("val", ()), parts["test"], split=f"train and test of {images}")
+    return FewShotSet(
+        names, parts["train"], parts.get("val", ()), parts["test"], split=f"train and test of {images.name}"
+    )
 
 
 def class_folders(folder: Path) -> list[str]:

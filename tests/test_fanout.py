@@ -1,11 +1,18 @@
 """Processes side by side: places, failures, and what each leaves."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from craft_jax import fanout
 from craft_jax.errors import UserError
+
+REPOSITORY = Path(__file__).parent.parent
 
 
 def _share(tmp_path, name, code):
@@ -43,3 +50,21 @@ def test_gpus_are_parted_among_processes_and_too_few_are_refused(monkeypatch):
         fanout.places_for(6)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert fanout.places_for(3) == [{}, {}, {}]
+
+
+def test_a_sweep_that_is_asked_to_stop_leaves_no_process_behind(tmp_path):
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    parent = (
+        "import pathlib, sys\nfrom craft_jax import fanout\n"
+        f"share = fanout.Share('one', [sys.executable, '-c', {child!r}], pathlib.Path(r'{tmp_path}/one.txt'))\n"
+        "fanout.run_all([share], [{}], print)\n"
+    )
+    log = tmp_path / "one.txt"
+    with subprocess.Popen([sys.executable, "-c", parent], cwd=REPOSITORY) as sweep:
+        while not (log.exists() and log.read_text().endswith("\n")):
+            time.sleep(0.02)
+        sweep.send_signal(signal.SIGTERM)
+
+    assert sweep.returncode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(log.read_text()), 0)

@@ -252,15 +252,18 @@ def test_two_processes_make_the_table_of_one(swept, root, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", [1, 2])
-def test_a_sweep_killed_at_any_moment_and_started_again_ends_with_the_same_table(parallel, swept, root, tmp_path):
+@pytest.mark.parametrize(("parallel", "trained"), [(1, "step 1/1"), (2, ": finished")])
+def test_a_sweep_killed_at_any_moment_and_started_again_ends_with_the_same_table(
+    parallel, trained, swept, root, tmp_path
+):
     command = [
         sys.executable, "-m", "craft_jax.sweep", *_arguments(root, tmp_path / "sweep", f"--parallel={parallel}")
     ]  # fmt: skip
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-            time.sleep(rng.uniform(4, 12))
+    rng = np.random.default_rng()
+    for shown, latest in ((trained, 0.0), ("of them done", 8.0), (trained, 0.5)):
+        with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as run:
+            next((line for line in run.stdout if shown in line), None)
+            time.sleep(rng.uniform(0, latest))
             run.send_signal(signal.SIGKILL)  # leaves its own processes at work, which the next sweep waits for
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
 

@@ -44,8 +44,6 @@ def _parts(whole: collaborative.Problem, method: Any, state: Any) -> dict[str, t
         def one_chunk(features: Any) -> Any:
             logits = 100.0 * jnp.einsum("np,kcp->knc", images, features, precision="highest")
             return jax.vmap(lambda one: loss(one, whole.labels))(logits)
-                100.0 * jnp.einsum("np,kcp->knc", images, features, precision="highest")
-            )
 
         return jax.lax.map(one_chunk, features)
 

@@ -1,31 +1,29 @@
-"""Caltech101 at 16 shots, as CoOp splits it.
+"""Caltech101, 100 classes, at 16 shots, as CoOp splits it.
 
     python -m craft_jax.main --config=configs/caltech.py --config.data.root=DATA
 
-DATA holds `caltech-101/101_ObjectCategories` and `caltech-101/split_zhou_Caltech101.json`, as CoOp documents them. From
-a set that TensorFlow Datasets has prepared in DATA (its own split, and every result says so):
+DATA holds `caltech-101/101_ObjectCategories` and `caltech-101/split_zhou_Caltech101.json`, as CoOp documents them.
+`configs/caltech.py:paper` takes the published runs' settings.
 
-    python -m craft_jax.main --config=configs/caltech.py:tfds --config.data.root=DATA
+From a set that TensorFlow Datasets has prepared in DATA: `configs/caltech.py:tfds`, its own split, and every result
+says so; with `--config.data.split=caltech-101/split_zhou_Caltech101.json` as well, CoOp's.
 """
-
-import dataclasses
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig, to_config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig
+from craft_jax.variants import config_dict
+
+DATA = DataConfig(
+    name="caltech101",
+    root="data",
+    images="caltech-101/101_ObjectCategories",
+    split="caltech-101/split_zhou_Caltech101.json",
+    tfds="caltech101",
+    with_replacement=True,
+)
 
 
-def get_config(source: str = "coop") -> ml_collections.ConfigDict:
-    """The settings; `source` is coop or tfds."""
-    data = DataConfig(
-        source=source,
-        root="data" if source == "coop" else "",
-        images="caltech-101/101_ObjectCategories",
-        split="caltech-101/split_zhou_Caltech101.json",
-        name="caltech101",
-        shots=16,
-        with_replacement=True,
-    )
-    return to_config_dict(
-        dataclasses.replace(Config(), data=data, black_box=BlackBoxConfig(model="openai/clip-vit-base-patch16"))
-    )
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The settings; `variant` names recipes and sources, joined by commas."""
+    return config_dict(Config(data=DATA, black_box=BlackBoxConfig(model="openai/clip-vit-base-patch16")), variant)

@@ -8,9 +8,10 @@ photographs of other shot draws (seeds 11 to 16), never on the test photographs.
 
 import ml_collections
 
-from craft_jax.config import Config, to_config_dict
+from craft_jax.config import Config
+from craft_jax.variants import config_dict
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """The default settings."""
-    return to_config_dict(Config())
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The default settings; `variant` names recipes, joined by commas."""
+    return config_dict(Config(), variant)

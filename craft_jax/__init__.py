@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from craft_jax.blackbox import load as load_black_box
     from craft_jax.checkpoints import TunedModel
     from craft_jax.config import Config, DataConfig
+    from craft_jax.data import FewShotSet, draw_shots, from_arrays
     from craft_jax.data import load as load_photographs
     from craft_jax.evaluation import evaluate
     from craft_jax.prediction import predict
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Config",
     "DataConfig",
+    "FewShotSet",
     "TunedModel",
     "UserError",
+    "draw_shots",
     "evaluate",
+    "from_arrays",
     "load_black_box",
     "load_photographs",
     "predict",
@@ -33,8 +37,11 @@ __all__ = [
 _HOMES = {
     "Config": ("config", "Config"),
     "DataConfig": ("config", "DataConfig"),
+    "FewShotSet": ("data", "FewShotSet"),
     "TunedModel": ("checkpoints", "TunedModel"),
+    "draw_shots": ("data", "draw_shots"),
     "evaluate": ("evaluation", "evaluate"),
+    "from_arrays": ("data", "from_arrays"),
     "load_black_box": ("blackbox", "load"),
     "load_photographs": ("data", "load"),
     "predict": ("prediction", "predict"),

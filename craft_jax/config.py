@@ -34,21 +34,31 @@ class DataConfig:
     """Where the photographs come from and how shots are drawn.
 
     Attributes:
-      source: `coop` (a folder and a split file in CoOp's form) or `tfds` (TensorFlow Datasets).
+      source: `coop` (images and a split file in CoOp's form), `fgvc` (FGVC-Aircraft's own lists), `imagenet` (its
+        folders and class names), `folder` (a sub-folder a class), `csv` (a list of path,label) or `tfds` (TensorFlow
+        Datasets).
+      name: what tables call the set; one of the field's sets goes by its name in `craft_jax.published`.
       root: folder that holds the data; `bundled` is the set inside the package; for `tfds` its data_dir.
-      images: folder of the split file's paths, below root (coop).
-      split: the split file, below root (coop).
-      name: name of the TFDS data set (tfds).
+      images: folder of the images, below root.
+      split: below root, the split file (coop), the folder of lists (fgvc), the class names (imagenet) or the list
+        (csv); for `tfds` a split file in CoOp's form to follow instead of TFDS's own split.
+      tfds: what TFDS calls the set (tfds).
+      split_seed: of the automatic split (folder, and csv without a column `split`); not the run's seed, so that all
+        runs are tested on the same photographs.
+      classes: `all`, or the `base` or `new` half of them, by label.
       shots: training photographs a class, drawn as CoOp draws them.
       with_replacement: draw with replacement, as CoOp does, from a class with fewer photographs than shots.
       views: augmented views of each training photograph, encoded once; 0 uses the centre crop alone.
     """
 
-    source: str = setting("coop", one_of("coop", "tfds"))
-    root: str = setting(BUNDLED)
-    images: str = setting("images")
-    split: str = setting("split_caltech24_64px.json")
+    source: str = setting("coop", one_of("coop", "fgvc", "imagenet", "folder", "csv", "tfds"))
     name: str = setting("")
+    root: str = setting(BUNDLED)
+    images: str = setting("")
+    split: str = setting("")
+    tfds: str = setting("")
+    split_seed: int = setting(0, SEED)
+    classes: str = setting("all", one_of("all", "base", "new"))
     shots: int = setting(16, at_least(1))
     with_replacement: bool = setting(False)
     views: int = setting(32, at_least(0))

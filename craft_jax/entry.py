@@ -20,7 +20,7 @@ def parse(values: flags.FlagValues, argv: list[str], usage: str) -> tuple[flags.
     try:
         rest = values(argv)
     except flags.Error as error:
-        raise UserError(_first_line(error)) from error
+        raise _inside_settings_file(error) or UserError(_first_line(error)) from error
     except (AttributeError, KeyError) as error:  # ml_collections: a setting that the file does not have
         raise UserError(f"unknown setting on the command line: {_message(error)}") from error
     except (TypeError, ValueError) as error:
@@ -58,6 +58,15 @@ def pay_compilation_once() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "craft_jax" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def _inside_settings_file(error: BaseException) -> UserError | None:
+    """The UserError that a settings file raised, which ml_collections wraps in others of its kind with a traceback."""
+    found = None
+    while error.__context__ is not None:
+        error = error.__context__
+        found = error if isinstance(error, UserError) else found
+    return found
 
 
 def last_line(error: Exception) -> str:

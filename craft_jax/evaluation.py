@@ -62,8 +62,8 @@ def labels_of(photographs: Sequence[Labelled]) -> Array:
     return jnp.array([item.label for item in photographs], jnp.int32)
 
 
-def check_fit(tuned: TunedModel, black_box: BlackBox) -> None:
-    """Raises UserError where a model was tuned for another black box or other classes."""
+def check_owner(tuned: TunedModel, black_box: BlackBox) -> None:
+    """Raises UserError where a model was tuned for another black box."""
     made_for, given = tuned.black_box, black_box.identity
     for part in ("fingerprint", "template"):
         if made_for[part] != given[part]:
@@ -71,6 +71,11 @@ def check_fit(tuned: TunedModel, black_box: BlackBox) -> None:
                 f"the checkpoint was made for black box {made_for['model']} ({part} {made_for[part]!r}), and "
                 f"{given['model']} has {part} {given[part]!r}; load the black box that it was made for"
             )
+
+
+def check_fit(tuned: TunedModel, black_box: BlackBox) -> None:
+    """Raises UserError where a model was tuned for another black box or other classes."""
+    check_owner(tuned, black_box)
     if tuned.class_names != black_box.class_names:
         raise UserError(
             f"the checkpoint was made for {_some(tuned.class_names)}, and the black box is set up for "

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     given, rest = parse(_flags(argv), argv, usage=_USAGE)
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; settings are given as --config.NAME=VALUE")
-    config = settings.from_config_dict(_settings_file(given))
+    config = settings.from_config_dict(settings_file(given))
     name = Path(config_flags.get_config_filename(given["config"])).stem
     workdir = Path(given.workdir or f"runs/{name}")
 
@@ -53,7 +53,8 @@ def main(argv: list[str]) -> None:
     print(f"\n{report.table(result)}\n\nreport: {workdir / training.REPORT}\ncheckpoint: {workdir / 'checkpoints'}")
 
 
-def _settings_file(given: flags.FlagValues) -> dict[str, Any]:
+def settings_file(given: flags.FlagValues) -> dict[str, Any]:
+    """What the file of the parsed flag --config holds; raises UserError where it is missing."""
     if given.config is None:
         raise UserError("--config is missing; try --config=configs/demo.py")
     try:

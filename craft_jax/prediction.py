@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float
 
+from craft_jax.data.photographs import IMAGE_SUFFIXES
 from craft_jax.entry import parse
 from craft_jax.errors import UserError
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
     from craft_jax.checkpoints import TunedModel
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 _USAGE = "usage: python -m craft_jax.predict --checkpoint=WORKDIR IMAGE|FOLDER|- ..."
 
 

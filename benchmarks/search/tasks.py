@@ -8,14 +8,16 @@ from pathlib import Path
 
 from craft_jax import data
 from craft_jax.config import DataConfig
-from craft_jax.data import FewShotSet, coop
+from craft_jax.data import FewShotSet
 
 _DATA = Path(__file__).parent / "data"
-TASKS = {
-    "caltech24": DataConfig(),
-    "caltech12": DataConfig(root=str(_DATA / "caltech12"), split="split_caltech12_64px.json"),
-    "trashnet6": DataConfig(root=str(_DATA / "trashnet6"), split="split_trashnet6_64px.json"),
-}
+
+
+def _own(name: str) -> DataConfig:
+    return DataConfig(name=name, root=str(_DATA / name), images="images", split=f"split_{name}_64px.json")
+
+
+TASKS = {"caltech24": DataConfig(), "caltech12": _own("caltech12"), "trashnet6": _own("trashnet6")}
 
 
 def settings(task: str, shots: int) -> DataConfig:
@@ -32,11 +34,5 @@ def draw_for_tuning(task: str, shots: int, seed: int) -> FewShotSet:
     """A few-shot set that is tested on the training photographs that were not drawn: no test photograph is opened."""
     drawn = draw(task, shots, seed)
     taken = {item.photograph.name for item in drawn.train}
-    rest = [item for item in _pool(task).train if item.photograph.name not in taken]
+    rest = [item for item in data.read(TASKS[task]).train if item.photograph.name not in taken]
     return dataclasses.replace(drawn, test=tuple(rest), split=f"{drawn.split}, undrawn training photographs")
-
-
-def _pool(task: str) -> FewShotSet:
-    where = TASKS[task]
-    root = data.BUNDLED_SET if where.root == "bundled" else Path(where.root)
-    return coop.load(root / where.images, root / where.split)

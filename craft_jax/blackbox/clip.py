@@ -144,7 +144,7 @@ def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template:
     Args:
       parts: as a loader read them.
       model: where they came from, for the black box's identity.
-      class_names: C distinct names as they should be read, one per label.
+      class_names: C names as they should be read, one per label.
       template: caption of a class; the words before `{}` start the soft prompt.
       dtype: that the text tower computes in; the loader was given the image tower's.
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from craft_jax.blackbox import clip, flax_clip, open_clip
 from craft_jax.blackbox.clip import ClipBlackBox, ClipParts
 from craft_jax.config import BUNDLED
-from craft_jax.errors import UserError
 
 
 def load(
@@ -16,16 +15,13 @@ def load(
     Args:
       model: `bundled`; a folder in the transformers layout or, for a ResNet, in open_clip's; a hub name of either; or
         RN50, RN101, RN50x4, RN50x16, RN50x64 for OpenAI's own.
-      class_names: C distinct names as they should be read, one per label.
+      class_names: C names as they should be read, one per label; two may be the same, as in ImageNet's list.
       template: caption of a class; the words before `{}` start the soft prompt.
       dtype: that the towers compute in, float32 or bfloat16; predictions are float32 either way.
 
     Raises:
-      UserError: where the model cannot be loaded, two class names are equal, or a caption does not fit.
+      UserError: where the model cannot be loaded, or a caption does not fit.
     """
-    if len(set(class_names)) < len(class_names):
-        twice = next(name for name in class_names if list(class_names).count(name) > 1)
-        raise UserError(f"class name {twice!r} occurs twice; rename one of the two classes")
     return clip.assemble(_read(model, dtype), model, class_names, template, dtype)
 
 

@@ -7,9 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from craft_jax.data.fewshot import FewShotSet, Labelled, readable
+from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
 from craft_jax.data.photographs import PhotographFile
 from craft_jax.errors import UserError
+
+Parts = dict[str, list[tuple[str, int, str]]]
+"""Rows [image path, label, class name] of train, val and test."""
 
 
 def load(images: Path, split_file: Path) -> FewShotSet:
@@ -23,15 +26,10 @@ def load(images: Path, split_file: Path) -> FewShotSet:
       UserError: where the file is missing or malformed, names a missing image, gives a label two names, gives two
         classes one name, or tests on a training image.
     """
-    parts = _read(split_file)
-    names = _class_names(parts, split_file)
+    parts, names = read_split(split_file)
     for path in (path for rows in parts.values() for path, _, _ in rows):
         if not (images / path).is_file():
             raise UserError(f"{split_file} names {images / path}, which does not exist; check data.images")
-    seen_in_training = {path for path, _, _ in parts["train"]}
-    for path, _, _ in parts["val"] + parts["test"]:
-        if path in seen_in_training:
-            raise UserError(f"{split_file}: {path} stands in train and again in val or test; keep it in one of them")
     train, val, test = (
         tuple(Labelled(PhotographFile(images / path), label) for path, label, _ in parts[part])
         for part in ("train", "val", "test")
@@ -39,7 +37,22 @@ def load(images: Path, split_file: Path) -> FewShotSet:
     return FewShotSet(class_names=names, train=train, val=val, test=test, split=split_file.stem)
 
 
-def _read(split_file: Path) -> dict[str, list[tuple[str, int, str]]]:
+def read_split(split_file: Path) -> tuple[Parts, tuple[str, ...]]:
+    """The rows of train, val and test, and the class names by label, checked but for the images themselves.
+
+    Raises:
+      UserError: as `load` does.
+    """
+    parts = _read(split_file)
+    names = _class_names(parts, split_file)
+    seen_in_training = {path for path, _, _ in parts["train"]}
+    for path, _, _ in parts["val"] + parts["test"]:
+        if path in seen_in_training:
+            raise UserError(f"{split_file}: {path} stands in train and again in val or test; keep it in one of them")
+    return parts, names
+
+
+def _read(split_file: Path) -> Parts:
     try:
         content: Any = json.loads(split_file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -60,17 +73,11 @@ def _read(split_file: Path) -> dict[str, list[tuple[str, int, str]]]:
     return parts
 
 
-def _class_names(parts: dict[str, list[tuple[str, int, str]]], split_file: Path) -> tuple[str, ...]:
+def _class_names(parts: Parts, split_file: Path) -> tuple[str, ...]:
     by_label: dict[int, str] = {}
     for _, label, name in (row for rows in parts.values() for row in rows):
         if by_label.setdefault(label, name) != name:
             raise UserError(f"{split_file}: label {label} is called {by_label[label]!r} and {name!r}; give it one name")
     if sorted(by_label) != list(range(len(by_label))):
         raise UserError(f"{split_file}: labels must run from 0 to {len(by_label) - 1} without gaps")
-    names = [readable(by_label[label]) for label in range(len(by_label))]
-    for label, name in enumerate(names):
-        if name in names[:label]:
-            raise UserError(
-                f"{split_file}: labels {names.index(name)} and {label} are both called {name!r}; rename one of them"
-            )
-    return tuple(names)
+    return distinct_names([by_label[label] for label in range(len(by_label))], split_file)

@@ -4,8 +4,10 @@ The draw is CoOp's (Zhou et al., IJCV 2022), which the field follows: the same s
 """
 
 import dataclasses
+import math
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from craft_jax.data.photographs import Photograph
@@ -55,7 +57,7 @@ def draw_shots(pool: FewShotSet, shots: int, seed: int, *, with_replacement: boo
     if shots < 1:
         raise UserError(f"data.shots={shots} must be at least 1")
     rng = random.Random(seed)
-    train = _group(pool.train)
+    train = group(pool.train)
     missing = set(range(len(pool.class_names))) - set(train)
     if missing:
         raise UserError(f"class {pool.class_names[min(missing)]!r} has no training photograph; add some or drop it")
@@ -75,17 +77,38 @@ def draw_shots(pool: FewShotSet, shots: int, seed: int, *, with_replacement: boo
     drawn = [item for items in train.values() for item in _draw(rng, items, shots)]
     kept = [
         item
-        for items in _group(pool.val).values()
+        for items in group(pool.val).values()
         for item in (rng.sample(items, min(shots, 4)) if len(items) >= min(shots, 4) else items)
     ]
     return dataclasses.replace(pool, train=tuple(drawn), val=tuple(kept), notes=notes)
+
+
+def half(whole: FewShotSet, which: str) -> FewShotSet:
+    """The first half of the classes by label (`base`; the larger where they are odd), or the second (`new`).
+
+    Raises:
+      UserError: where there are fewer than two classes.
+    """
+    middle = math.ceil(len(whole.class_names) / 2)
+    labels = range(middle) if which == "base" else range(middle, len(whole.class_names))
+    if not labels:
+        raise UserError(f"data.classes={which}: {len(whole.class_names)} class cannot be halved; use data.classes=all")
+    train, val, test = (
+        tuple(Labelled(item.photograph, item.label - labels[0]) for item in part if item.label in labels)
+        for part in (whole.train, whole.val, whole.test)
+    )
+    names = whole.class_names[labels[0] : labels[-1] + 1]
+    return dataclasses.replace(
+        whole, class_names=names, train=train, val=val, test=test, split=f"{whole.split}, {which} classes"
+    )
 
 
 def _draw(rng: random.Random, items: list[Labelled], shots: int) -> list[Labelled]:
     return rng.sample(items, shots) if len(items) >= shots else rng.choices(items, k=shots)
 
 
-def _group(items: Sequence[Labelled]) -> dict[int, list[Labelled]]:
+def group(items: Sequence[Labelled]) -> dict[int, list[Labelled]]:
+    """The items of each class, classes in order of first appearance."""
     groups: dict[int, list[Labelled]] = {}
     for item in items:
         groups.setdefault(item.label, []).append(item)
@@ -95,3 +118,14 @@ def _group(items: Sequence[Labelled]) -> dict[int, list[Labelled]]:
 def readable(class_name: str) -> str:
     """A class name as words: underscores are spaces."""
     return " ".join(class_name.replace("_", " ").split())
+
+
+def distinct_names(names: Sequence[str], where: Path | str) -> tuple[str, ...]:
+    """Class names as words; raises UserError where two of them read the same."""
+    read = [readable(name) for name in names]
+    for label, name in enumerate(read):
+        if name in read[:label]:
+            raise UserError(
+                f"{where}: labels {read.index(name)} and {label} are both called {name!r}; rename one of them"
+            )
+    return tuple(read)

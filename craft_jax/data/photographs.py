@@ -1,4 +1,4 @@
-"""Where one image's pixels come from: a file, or a record of a prepared data set.
+"""Where one image's pixels come from: a file, a record of a prepared data set, or an array.
 
 Photographs are opened lazily, one by one, so that a set of any size costs nothing until its shots are encoded.
 """
@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from craft_jax.errors import UserError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
 
 class Photograph(Protocol):
@@ -73,9 +75,36 @@ class PhotographRecord:
         return f"{self.origin}[{self.index}]"
 
     def open(self) -> Image.Image:
-        """The record's image in RGB."""
-        return Image.fromarray(self.source[self.index]["image"]).convert("RGB")
+        """The record's image in RGB. Raises UserError where it cannot be read."""
+        return Image.fromarray(self._pixels().squeeze()).convert("RGB")
 
     def fingerprint(self) -> str:
         """Of the image's pixels."""
-        return hashlib.sha256(np.ascontiguousarray(self.source[self.index]["image"]).tobytes()).hexdigest()
+        return _fingerprint(self._pixels())
+
+    def _pixels(self) -> np.ndarray:
+        try:
+            return np.asarray(self.source[self.index]["image"])
+        except (OSError, ValueError, RuntimeError, IndexError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"{self.name}: not a readable image ({reason}); prepare the data set again") from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PhotographArray:
+    """An image in memory, uint8 [height, width, 3] or [height, width]."""
+
+    pixels: np.ndarray
+    name: str
+
+    def open(self) -> Image.Image:
+        """The image in RGB."""
+        return Image.fromarray(self.pixels).convert("RGB")
+
+    def fingerprint(self) -> str:
+        """Of the pixels."""
+        return _fingerprint(self.pixels)
+
+
+def _fingerprint(pixels: np.ndarray) -> str:
+    return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()

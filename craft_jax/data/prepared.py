@@ -1,13 +1,29 @@
 """Data sets that TensorFlow Datasets has prepared, read without TensorFlow through `tfds.data_source`.
 
-TFDS's splits are not the ones that papers use (CoOp's), and every result on them says so.
+TFDS's splits are not the ones that papers use (CoOp's), and every result on them says so; where the records name their
+files, they can be joined to a split file of CoOp's instead.
 """
 
-from typing import Any
+import re
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
+from craft_jax.data import coop
 from craft_jax.data.fewshot import FewShotSet, Labelled, readable
 from craft_jax.data.photographs import PhotographRecord
 from craft_jax.errors import UserError
+
+_FORMATS = ("array_record", "parquet")  # those that TFDS can read record by record
+_FILE_IDS = ("image/file_name", "file_name", "filename", "id")
+
+
+class _Record(NamedTuple):
+    """A record's photograph, label and, where the set names it, file."""
+
+    photograph: PhotographRecord
+    label: int
+    file: str
 
 
 def load(name: str, data_dir: str) -> FewShotSet:
@@ -21,16 +37,99 @@ def load(name: str, data_dir: str) -> FewShotSet:
       UserError: where the set is unknown, not prepared, not in a random-access format, or has no labelled images.
     """
     builder = _builder(name, data_dir)
+    names = tuple(_class_name(class_name) for class_name in _label_names(builder, name))
+    if re.fullmatch(r"n\d{8}", names[0]):
+        raise UserError(
+            f"data.tfds={name!r} names its classes by WordNet ids, which no prompt can read; use data.source=imagenet"
+        )
+    for part in ("train", "test"):
+        if part not in builder.info.splits:
+            raise UserError(
+                f"data.tfds={name!r} has no {part} split, only {', '.join(builder.info.splits)}; set data.split to a "
+                "split file in CoOp's form"
+            )
+    train, val, test = (
+        tuple(Labelled(record.photograph, record.label) for record in _records(builder, part, name))
+        for part in ("train", "validation", "test")
+    )
+    return FewShotSet(names, train, val, test, split=f"TFDS split of {builder.info.full_name}")
+
+
+def load_joined(name: str, data_dir: str, split_file: Path) -> FewShotSet:
+    """A prepared TFDS set under a split in CoOp's form: labels and names are the file's, images the records'.
+
+    Raises:
+      UserError: as `load` does; where the file is missing or malformed; or where its images are not found among the
+        records by their files' names.
+    """
+    parts, names = coop.read_split(split_file)
+    builder = _builder(name, data_dir)
+    classes = _label_names(builder, name)
+    records = [record for part in builder.info.splits for record in _records(builder, part, name)]
+    if not any(record.file for record in records):
+        raise UserError(
+            f"data.tfds={name!r} does not say which file a record came from, so it cannot follow {split_file}; leave "
+            "data.split empty for TFDS's own split"
+        )
+    listed = [path for rows in parts.values() for path, _, _ in rows]
+    best = 0
+    for path_key, record_key in _KEYS:
+        found = _unique({}, ((record_key(record.file, classes[record.label]), record) for record in records))
+        matched = [path for path in listed if path_key(path) in found]
+        if len(matched) == len(listed) == len({path_key(path) for path in listed}):
+            train, val, test = (
+                tuple(Labelled(found[path_key(path)].photograph, label) for path, label, _ in parts[part])
+                for part in ("train", "val", "test")
+            )
+            split = f"{split_file.stem}, joined to TFDS's {builder.info.full_name}"
+            return FewShotSet(names, train, val, test, split=split)
+        best = max(best, len(matched))
+    raise UserError(
+        f"{split_file}: {best} of its {len(listed)} images are found in data.tfds={name!r} by their files' names; give "
+        "the split file of this set, or leave data.split empty for TFDS's own split"
+    )
+
+
+def _stem(path: str) -> str:
+    return str(PurePosixPath(path.strip("/").lower()).with_suffix(""))
+
+
+def _last(path: str) -> str:
+    return PurePosixPath(_stem(path)).name
+
+
+# How a listed path and a record's (file, class) may name the same image: the path as it is; class and file name; the
+# file name alone. Case and suffix do not matter.
+_KEYS: tuple[tuple[Callable[[str], str], Callable[[str, str], str]], ...] = (
+    (_stem, lambda file, _: _stem(file)),
+    (
+        lambda path: "/".join(PurePosixPath(_stem(path)).parts[-2:]),
+        lambda file, name: f"{name.lower()}/{_last(file)}",
+    ),
+    (_last, lambda file, _: _last(file)),
+)
+
+
+def _unique(found: dict[str, _Record], keyed: Any) -> dict[str, _Record]:
+    """The records by key, without those that share one."""
+    twice = set()
+    for key, record in keyed:
+        if key in found:
+            twice.add(key)
+        found[key] = record
+    return {key: record for key, record in found.items() if key not in twice}
+
+
+def _class_name(name: str) -> str:
+    """SUN397's names are paths, /a/apse/indoor, and are read from their end as CoOp does; others are words."""
+    return readable(" ".join(name.split("/")[:1:-1]) if name.startswith("/") else name)
+
+
+def _label_names(builder: Any, name: str) -> list[str]:
     features = builder.info.features
     if "image" not in features or "label" not in features:
-        raise UserError(f"data.name={name!r}: a set with the features image and label is needed, not {list(features)}")
-    return FewShotSet(
-        class_names=tuple(readable(class_name) for class_name in features["label"].names),
-        train=_read(builder, "train", name),
-        val=_read(builder, "validation", name) if "validation" in builder.info.splits else (),
-        test=_read(builder, "test", name),
-        split=f"TFDS split of {builder.info.full_name}",
-    )
+        raise UserError(f"data.tfds={name!r}: a set with the features image and label is needed, not {list(features)}")
+    return list(features["label"].names)
 
 
 def _builder(name: str, data_dir: str) -> Any:
@@ -42,24 +141,37 @@ def _builder(name: str, data_dir: str) -> Any:
         f"tensorflow_datasets as tfds; tfds.builder('{name}', data_dir='{data_dir or '~/tensorflow_datasets'}', "
         f"file_format='array_record').download_and_prepare()\""
     )
-    try:
-        builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
-    except tfds.core.registered.DatasetNotFoundError as error:
-        raise UserError(f"data.name={name!r} is no data set that TFDS knows; check the spelling") from error
-    except (ValueError, AssertionError) as error:
-        raise UserError(f"data.name={name!r}: {str(error).splitlines()[0]}; {prepare}") from error
-    if not builder.is_prepared():
-        raise UserError(f"data.name={name!r} is not prepared as array_record in {builder.data_dir}; {prepare}")
-    return builder
+    if not name:
+        raise UserError("data.tfds is empty; name the TFDS data set, such as caltech101")
+    found = f"is not prepared in {data_dir or 'the data_dir of TFDS'}"
+    for file_format in _FORMATS:
+        try:
+            builder = tfds.builder(name, data_dir=data_dir or None, file_format=file_format)
+        except tfds.core.registered.DatasetNotFoundError as error:
+            raise UserError(f"data.tfds={name!r} is no data set that TFDS knows; check the spelling") from error
+        except (ValueError, AssertionError) as error:  # prepared in another format
+            found = f"cannot be read record by record ({str(error).splitlines()[0]})"
+            continue
+        if builder.is_prepared():
+            return builder
+    raise UserError(f"data.tfds={name!r} {found}; {prepare}")
 
 
-def _read(builder: Any, part: str, name: str) -> tuple[Labelled, ...]:
+def _records(builder: Any, part: str, name: str) -> list[_Record]:
     import tensorflow_datasets as tfds
 
     if part not in builder.info.splits:
-        raise UserError(f"data.name={name!r} has no {part} split, only {list(builder.info.splits)}; use a CoOp split")
-    labels = builder.as_data_source(part, decoders={"image": tfds.decode.SkipDecoding()})
+        return []
+    about = builder.as_data_source(part, decoders={"image": tfds.decode.SkipDecoding()})
     source = builder.as_data_source(part)
-    return tuple(
-        Labelled(PhotographRecord(source, i, f"{name}:{part}"), int(labels[i]["label"])) for i in range(len(source))
-    )
+    file_id = next((feature for feature in _FILE_IDS if feature in builder.info.features), None)
+    records = []
+    for i in range(len(source)):
+        record = about[i]
+        file = _text(record[file_id]) if file_id else ""
+        records.append(_Record(PhotographRecord(source, i, f"{name}:{part}"), int(record["label"]), file))
+    return records
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

@@ -48,7 +48,7 @@ def orthogonalise(directions: Float[Array, "P dim"]) -> Float[Array, "P dim"]:
     """The directions made orthogonal to those before them, at length sqrt(dim).
 
     Gram-Schmidt, each row twice, which is orthogonal to the last bits ("twice is enough"; Giraud et al., 2005).
-    LAPACK's QR would do, but batched over blocks inside a step it was seen to lock up XLA's threads on a CPU of two cores.
+    LAPACK's QR would do, but batched over blocks inside a step it was seen to lock up XLA's threads on a CPU.
     """
 
     def add(basis: Array, row: tuple[Array, Array]) -> tuple[Array, None]:

@@ -1,0 +1,29 @@
+"""Food101, 101 dishes, at 16 shots, as CoOp splits it.
+
+    python -m craft_jax.main --config=configs/food.py --config.data.root=DATA
+
+DATA holds `food-101/images` and `food-101/split_zhou_Food101.json`, as CoOp documents them. `configs/food.py:paper`
+takes the published runs' settings.
+
+From a set that TensorFlow Datasets has prepared in DATA: `configs/food.py:tfds`, its own split, and every result says
+so; with `--config.data.split=food-101/split_zhou_Food101.json` as well, CoOp's.
+"""
+
+import ml_collections
+
+from craft_jax.config import BlackBoxConfig, Config, DataConfig
+from craft_jax.variants import config_dict
+
+DATA = DataConfig(
+    name="food101",
+    root="data",
+    images="food-101/images",
+    split="food-101/split_zhou_Food101.json",
+    tfds="food101",
+    with_replacement=True,
+)
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The settings; `variant` names recipes and sources, joined by commas."""
+    return config_dict(Config(data=DATA, black_box=BlackBoxConfig(model="openai/clip-vit-base-patch16")), variant)

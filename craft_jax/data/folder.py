@@ -1,0 +1,82 @@
+"""Any folder of images with a sub-folder for each class, whose name is the class's; split automatically by a seed.
+
+Sub-folders called train and test (and perhaps val), with the classes' folders in them, are a split of their own.
+"""
+
+import os
+from pathlib import Path
+
+from craft_jax.data.automatic import AUTOMATIC, automatic_split
+from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
+from craft_jax.data.photographs import IMAGE_SUFFIXES, PhotographFile
+from craft_jax.errors import UserError
+
+_PARTS = {"train", "val", "test"}
+
+
+def load(images: Path, split_seed: int) -> FewShotSet:
+    """Finds the images of each class, at any depth below its folder, without opening any.
+
+    What is no image by its suffix is passed over, as are hidden files and folders.
+
+    Raises:
+      UserError: where there are fewer than two classes, or a class has no image.
+    """
+    if not images.is_dir():
+        raise UserError(f"{images}: no such folder; check data.root and data.images")
+    folders = class_folders(images)
+    if {"train", "test"} <= set(folders) <= _PARTS:
+        return _load_parts(images)
+    if len(folders) < 2:
+        found = "one sub-folder only" if folders else "no sub-folder"
+        raise UserError(f"{images}: {found}; put the images of each class into a sub-folder with the class's name")
+    names = distinct_names(folders, images)
+    items = [Labelled(file, label) for label, name in enumerate(folders) for file in images_below(images / name)]
+    return automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, images.name))
+
+
+def _load_parts(images: Path) -> FewShotSet:
+    folders = class_folders(images / "train")
+    names = distinct_names(folders, images / "train")
+    labels = {name: label for label, name in enumerate(folders)}
+    parts: dict[str, tuple[Labelled, ...]] = {}
+    for part in _PARTS & set(class_folders(images)):
+        for name in class_folders(images / part):
+            if name not in labels:
+                raise UserError(f"{images / part / name}: class {name!r} is not in train; add its images there")
+        parts[part] = tuple(
+            Labelled(file, labels[name])
+            for name in class_folders(images / part)
+            for file in images_below(images / part / name)
+        )
+    if not parts["train"] or not parts["test"]:
+        raise UserError(f"{images}: train and test must each hold a sub-folder for each class")
+    return FewShotSet(
+        names, parts["train"], parts.get("val", ()), parts["test"], split=f"train and test of {images.name}"
+    )
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the sub-folders that are not hidden, in order."""
+    return sorted(
+        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "." and entry.name != "__MACOSX"
+    )
+
+
+def images_below(folder: Path) -> list[PhotographFile]:
+    """The images of one class, in order of their paths.
+
+    Raises:
+      UserError: where there is none.
+    """
+    found = sorted(
+        Path(where) / name
+        for where, _, names in os.walk(folder)
+        for name in names
+        if name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES
+    )
+    if not found:
+        raise UserError(
+            f"{folder}: no image in this folder; add some ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
+        )
+    return [PhotographFile(path) for path in found]

@@ -1,0 +1,83 @@
+"""Carrying out one run of a sweep: training, then the tests that the protocol asks for, alone in the run's workdir."""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from craft_jax import blackbox, data, feature_cache, plan, protocols, training
+from craft_jax.blackbox import BlackBox
+from craft_jax.checkpoints import TunedModel
+from craft_jax.config import Config, DataConfig
+from craft_jax.data import FewShotSet, imagenet, sources
+from craft_jax.metrics_log import write_atomically
+from craft_jax.plan import PlannedRun
+
+
+@functools.cache
+def _whole(config: DataConfig) -> FewShotSet:
+    return data.read(config)
+
+
+def photographs(config: Config) -> FewShotSet:
+    """The set that the settings name, its shots drawn; a set is read once in a process.
+
+    Raises:
+      UserError: where it cannot be read or does not hold the shots.
+    """
+    # The whole set is the same for all shots and halves.
+    whole = _whole(dataclasses.replace(config.data, shots=1, classes="all", with_replacement=False, views=0))
+    return data.draw(whole, config.data, config.seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _black_box(model: str, class_names: tuple[str, ...], template: str, dtype: str) -> BlackBox:
+    return blackbox.load(model, class_names, template, dtype)
+
+
+def carry_out(run: PlannedRun) -> None:
+    """Trains, or resumes, a run and tests it on what the protocol asks for; what is done already stays as it is."""
+    with alone(run.workdir):
+        own = photographs(run.config)
+        for note in own.notes:
+            print(f"note: {note}", flush=True)
+        owner = run.config.black_box
+        black_box = _black_box(owner.model, own.class_names, owner.template, owner.dtype)
+        tuned = training.train(black_box, own, run.config, run.workdir).tuned
+        write_atomically(run.workdir / plan.SETTINGS, json.dumps(plan.learnt_by(run.config), indent=2) + "\n")
+        for name, config in run.transfers.items():
+            file = plan.transfer_file(run, name)
+            if not file.exists():
+                row = _test_on(name, config, run, tuned, black_box)
+                write_atomically(file, json.dumps(row, indent=2) + "\n")
+                print(f"on {name}: zero-shot {row['zero_shot']:.1f} %, tuned {row['prompt_only']:.1f} %", flush=True)
+
+
+def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, black_box: BlackBox) -> dict[str, Any]:
+    cache = feature_cache.default_folder() if run.config.run.reuse_features else None
+    if config == run.config:  # images of the same classes, shifted
+        images, names_file = sources.paths(config.data)
+        folder = Path(config.data.root).expanduser() / imagenet.SHIFTS[name]
+        return protocols.on_shifted_images(tuned, black_box, imagenet.load_shift(folder, images, names_file), cache)
+    other = photographs(config)
+    owner = run.config.black_box
+    set_up_for_it = _black_box(owner.model, other.class_names, owner.template, owner.dtype)
+    return protocols.on_other_classes(tuned, set_up_for_it, other, cache)
+
+
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Waits until no other process works in `workdir`; the system lets go of a killed one's claim."""
+    training.check_workdir(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process works in {workdir}; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,85 @@
+"""The field's protocols beyond a run's own test: base to new classes, other data sets, shifted images of the same ones.
+
+The prompt goes with the black box to any classes; the refinement head knows the logits of its own classes alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from craft_jax import encoding, evaluation, objectives
+from craft_jax.blackbox.meter import Meter
+from craft_jax.blackbox.wall import BlackBox
+from craft_jax.checkpoints import TunedModel
+from craft_jax.data.fewshot import FewShotSet, Labelled
+
+Row = dict[str, Any]
+
+
+def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewShotSet, cache: Path | None = None) -> Row:
+    """Test accuracy in percent of the tuned prompt, without its head, on classes that it was not tuned for.
+
+    Args:
+      tuned: of a run on any classes.
+      black_box: the one that it was tuned for, set up for the classes of `photographs`.
+      photographs: the new classes' or the other set's; only the test part is looked at.
+      cache: folder of encoded images.
+
+    Raises:
+      UserError: where the black box is another than the one that the prompt was tuned for.
+    """
+    evaluation.check_owner(tuned, black_box)
+    handle = encoding.centre_crops(black_box, [item.photograph for item in photographs.test], Meter(None), cache)
+    labels = evaluation.labels_of(photographs.test)
+    unlearnt, learnt = (
+        100 * float(objectives.accuracy(black_box.predict(jnp.asarray(prompt)[None], handle)[0], labels))
+        for prompt in (black_box.initial_prompt, tuned.prompt)
+    )
+    return {
+        "zero_shot": unlearnt,
+        "prompt_only": learnt,
+        "classes": len(photographs.class_names),
+        "test_images": len(photographs.test),
+        "split": photographs.split,
+    }
+
+
+def on_shifted_images(
+    tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Labelled], cache: Path | None = None
+) -> Row:
+    """Test accuracy in percent on other images of the classes that were tuned for, or of some of these classes.
+
+    Only the classes that `photographs` show are scored: predictions are made, and refined, over all classes, and then
+    compared among these.
+
+    Raises:
+      UserError: where the model was tuned for another black box or other classes.
+    """
+    meter = Meter(None)
+    handle = encoding.centre_crops(black_box, [item.photograph for item in photographs], meter, cache)
+    labels = evaluation.labels_of(photographs)
+    plain, refined = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
+    unlearnt = black_box.predict(black_box.initial_prompt[None], handle)[0]
+    zero_shot, prompt_only, with_head = (accuracy_among_shown(logits, labels) for logits in (unlearnt, plain, refined))
+    return {
+        "zero_shot": zero_shot,
+        "prompt_only": prompt_only,
+        "refined": with_head,
+        "classes": len(np.unique(labels)),
+        "test_images": len(photographs),
+    }
+
+
+def accuracy_among_shown(logits: Float[Array, "N C"], labels: Array) -> float:
+    """Accuracy in percent among the classes that occur in `labels`."""
+    shown = np.unique(labels)
+    return 100 * float(objectives.accuracy(logits[:, shown], jnp.asarray(np.searchsorted(shown, labels))))
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """Of the accuracies on base and on new classes; 0 where either is."""
+    return 2 * base * new / (base + new) if base and new else 0.0

@@ -1,0 +1,114 @@
+"""What the finished runs of a sweep found, by set, shots, measure and target, each with its seeds."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from craft_jax import plan
+from craft_jax.plan import PlannedRun
+from craft_jax.protocols import harmonic_mean
+from craft_jax.published import PUBLISHED, SHIFTS
+
+ZERO_SHOT, PROMPT_ONLY, REFINED = "zero_shot", "prompt_only", "refined"
+MEASURES = (ZERO_SHOT, PROMPT_ONLY, REFINED)
+
+
+class Entry(NamedTuple):
+    """One number of a table.
+
+    Attributes:
+      label: of the settings file: the set.
+      shots: a class.
+      measure: one of MEASURES.
+      target: what was tested on.
+      by_seed: accuracy in percent of each finished run.
+      planned: runs that the sweep plans for it.
+      published: the paper's figure, where it has one.
+    """
+
+    label: str
+    shots: int
+    measure: str
+    target: str
+    by_seed: dict[int, float]
+    planned: int
+    published: float | None
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.mean(self.by_seed.values())
+
+    @property
+    def std(self) -> float | None:
+        """The sample's standard deviation over the seeds; None for one seed."""
+        return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
+
+
+def collect(runs: Sequence[PlannedRun], protocol: str) -> list[Entry]:
+    """The numbers of the runs that are done, in the order of the plan."""
+    found: dict[tuple[str, int, str, str], dict[int, float]] = {}
+    published: dict[tuple[str, int, str, str], float | None] = {}
+    for run in filter(plan.is_done, runs):
+        for target, row in _tests(run, protocol).items():
+            for measure in MEASURES:
+                if measure in row:
+                    key = (run.label, run.config.data.shots, measure, target)
+                    found.setdefault(key, {})[run.config.seed] = row[measure]
+                    published[key] = _published(run, protocol, measure, target)
+    seeds = len({run.config.seed for run in runs})
+    return [Entry(*key, by_seed, seeds, published[key]) for key, by_seed in found.items()]
+
+
+def about(runs: Sequence[PlannedRun]) -> list[str]:
+    """What a reader must know of each set's numbers: black box, split, size, notes."""
+    lines: dict[str, None] = {}
+    for run in filter(plan.is_done, runs):
+        result = _read(run, "result.json")
+        lines[
+            f"{run.label}: {result['black_box']}, {result['split']}, {result['classes']} classes, "
+            f"{result['test_images']} test images"
+        ] = None
+        for note in result["notes"]:
+            lines[f"{run.label}, {run.config.data.shots} shots: {note}"] = None
+    return list(lines)
+
+
+def _tests(run: PlannedRun, protocol: str) -> dict[str, dict[str, Any]]:
+    """Rows of accuracies by target."""
+    own = _read(run, "result.json")
+    others = {name: _read(run, plan.transfer_file(run, name).name) for name in run.transfers}
+    if protocol == "base_to_new":
+        return _base_to_new(own, others[plan.NEW])
+    if protocol == "cross":  # the head stays behind, so the source's own row is the prompt's too
+        return {run.label: {measure: own[measure] for measure in (ZERO_SHOT, PROMPT_ONLY)}, **others}
+    return {"imagenet" if protocol == "shift" else "test": own, **others}
+
+
+def _base_to_new(base: dict[str, Any], new: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    # New classes have no head: their refined predictions are the prompt's.
+    new = {**new, REFINED: new[PROMPT_ONLY]}
+    both = {measure: harmonic_mean(base[measure], new[measure]) for measure in MEASURES}
+    return {"base": base, "new": new, "harmonic mean": both}
+
+
+def _published(run: PlannedRun, protocol: str, measure: str, target: str) -> float | None:
+    name, shots = run.config.data.name, run.config.data.shots
+    if protocol == "few_shot" and name in PUBLISHED:
+        its = PUBLISHED[name]
+        return {ZERO_SHOT: its["zero_shot"], REFINED: its["accuracy"].get(shots)}.get(measure)
+    if protocol == "shift" and shots == 16:
+        kind = "zero_shot" if measure == ZERO_SHOT else "tuned" if measure == REFINED else ""
+        return SHIFTS.get(backbone(run.config.black_box.model), {}).get(kind, {}).get(target)
+    return None
+
+
+def backbone(model: str) -> str:
+    """How papers call a model of OpenAI's, or its own name."""
+    return "ViT-B/16" if model.rstrip("/").endswith("clip-vit-base-patch16") else model
+
+
+def _read(run: PlannedRun, name: str) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads((run.workdir / name).read_text(encoding="utf-8"))
+    return row

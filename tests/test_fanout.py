@@ -1,0 +1,70 @@
+"""Processes side by side: places, failures, and what each leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from craft_jax import fanout
+from craft_jax.errors import UserError
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def _share(tmp_path, name, code):
+    return fanout.Share(name, [sys.executable, "-c", code], tmp_path / f"{name}.txt")
+
+
+def test_shares_run_side_by_side_each_in_its_place(tmp_path):
+    meet = (
+        "import os, pathlib, sys, time\n"
+        f"pathlib.Path(r'{tmp_path}', os.environ['PLACE']).touch()\n"
+        f"while len(list(pathlib.Path(r'{tmp_path}').glob('place*'))) < 2: time.sleep(0.01)\n"
+        "print('met in', os.environ['PLACE'])\n"
+    )
+    shares = [_share(tmp_path, name, meet) for name in ("one", "two", "three")]
+    assert fanout.run_all(shares, [{"PLACE": "place0"}, {"PLACE": "place1"}], lambda line: None) == []
+    assert [share.log.read_text()[:12] for share in shares] == ["met in place"] * 3
+
+
+@pytest.mark.parametrize(("status", "next_runs"), [(2, True), (75, False)])
+def test_a_mistake_in_a_share_leaves_the_others_alone_and_an_interruption_starts_no_more(tmp_path, status, next_runs):
+    said = []
+    failing = _share(tmp_path, "bad", f"import sys; print('error: no such thing'); sys.exit({status})")
+    (failure,) = fanout.run_all([failing, _share(tmp_path, "next", "")], [{}], said.append)
+
+    assert (failure.share.name, failure.status, failure.last_line) == ("bad", status, "error: no such thing")
+    assert said == ["bad: started", "bad: failed"] + ["next: started", "next: finished"] * next_runs
+
+
+def test_gpus_are_parted_among_processes_and_too_few_are_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,2")
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in fanout.places_for(2)] == ["4,5", "6,7"]
+    with pytest.raises(UserError, match="--parallel=6, and there are 5 GPUs here; lower it"):
+        fanout.places_for(6)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert fanout.places_for(3) == [{}, {}, {}]
+
+
+def test_a_sweep_that_is_asked_to_stop_leaves_no_process_behind(tmp_path):
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    parent = (
+        "import pathlib, sys\nfrom craft_jax import fanout\n"
+        f"share = fanout.Share('one', [sys.executable, '-c', {child!r}], pathlib.Path(r'{tmp_path}/one.txt'))\n"
+        "fanout.run_all([share], [{}], print)\n"
+    )
+    log = tmp_path / "one.txt"
+    with subprocess.Popen([sys.executable, "-c", parent], cwd=REPOSITORY) as sweep:
+        while not (log.exists() and log.read_text().endswith("\n")):
+            time.sleep(0.02)
+        sweep.send_signal(signal.SIGTERM)
+
+    assert sweep.returncode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(log.read_text()), 0)

@@ -1,0 +1,85 @@
+"""What a sweep plans, and the mistakes that it finds before anything is run."""
+
+from pathlib import Path
+
+import pytest
+
+from craft_jax import plan, results, sweep
+from craft_jax.config import DataConfig
+from craft_jax.errors import UserError
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIGS = REPOSITORY / "configs"
+
+
+def _plan(workdir, *, configs, overrides=(), shots=(3,), seeds=(1,)):
+    return plan.plan(configs, overrides, shots=shots, seeds=seeds, workdir=workdir, protocol="few_shot", targets="")
+
+
+def test_a_plan_has_a_run_for_each_set_number_of_shots_and_seed(tmp_path):
+    runs = _plan(tmp_path, configs=f"{CONFIGS}/pets.py,{CONFIGS}/caltech.py:paper,tfds", shots=(1, 16), seeds=(1, 2))
+
+    assert [str(run.workdir.relative_to(tmp_path)) for run in runs[:5]] == [
+        "pets/1-shots-seed-1",
+        "pets/1-shots-seed-2",
+        "pets/16-shots-seed-1",
+        "pets/16-shots-seed-2",
+        "caltech-paper-tfds/1-shots-seed-1",
+    ]
+    assert len(runs) == 8
+    assert (runs[3].config.data.shots, runs[3].config.seed, runs[3].config.data.source) == (16, 2, "coop")
+    assert (runs[4].config.data.source, runs[4].config.black_box.model) == ("tfds", "RN50")
+
+
+def test_the_budget_is_the_published_one_for_the_shots_unless_given(tmp_path):
+    demo, shots = f"{CONFIGS}/demo.py", (1, 2, 4, 8, 16)
+    published = _plan(tmp_path, configs=demo, shots=shots)
+    given = _plan(tmp_path, configs=demo, shots=shots, overrides=["--config.query_budget=8000"])
+
+    assert [run.config.query_budget for run in published] == [2000, 4000, 4000, 8000, 8000]
+    assert [run.config.query_budget for run in given] == [8000] * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config is missing; try --config=configs/demo.py"),
+        (["--config=configs/nowhere.py"], "--config could not be loaded: .*nowhere.py"),
+        (["--config=configs/demo.py,configs/demo.py"], "two settings files are called demo"),
+        (["--config=configs/demo.py", "--shots=1,two"], "--shots=1,two must be whole numbers joined by commas"),
+        (["--config=configs/demo.py", "--seeds=1,1"], "--seeds=1,1 names a number twice"),
+        (["--config=configs/demo.py", "--config.seed=2"], "--config.seed is the sweep's own: use --seeds"),
+        (["--config=configs/demo.py", "--config.data.shots=2"], "--config.data.shots is the sweep's own: use --shots"),
+        (["--config=configs/demo.py", "--config.data.shotz=2"], 'shotz; did you mean "shots"'),
+        (["--config=configs/demo.py", "--array=4/3"], "--array=4/3 must be I/N, such as 3/15"),
+        (["--config=configs/demo.py", "--protocol=few"], "--protocol=few must be one of few_shot, base_to_new"),
+        (["--config=configs/demo.py", "--protocol=cross"], "--protocol=cross needs --targets"),
+        (["--config=configs/demo.py", "--protocol=shift"], "--protocol=shift needs data.source=imagenet, not coop"),
+        (["--config=configs/imagenet.py", "--protocol=shift"], "none of imagenetv2/.* is there; lay them out"),
+        (["--config=configs/demo.py", "--shots=16,99"], "class 'pizza' has 26 training photographs, fewer than"),
+        (["--config=configs/demo.py,configs/pets.py"], "data.root=data: no such folder"),
+        (["--config=configs/demo.py", "more"], "unexpected argument 'more'"),
+    ],
+)
+def test_a_mistake_in_a_sweep_is_one_line_before_anything_is_run(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+
+    with pytest.raises(UserError, match=message) as error:
+        sweep.main(["sweep", *arguments, f"--workdir={tmp_path}/sweep"])
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_demo_may_be_swept(tmp_path):
+    runs = _plan(tmp_path, configs=f"{CONFIGS}/demo.py", shots=(1, 16))
+
+    assert runs[0].config.data == DataConfig(shots=1)
+
+
+def test_the_published_figures_stand_where_the_paper_has_them(tmp_path):
+    run = _plan(tmp_path, configs=f"{CONFIGS}/imagenet.py", shots=(16,))[0]
+
+    assert results._published(run, "shift", "refined", "imagenet-r") == 75.52
+    assert results._published(run, "shift", "zero_shot", "imagenet-a") == 47.77
+    assert results._published(run, "few_shot", "refined", "test") == 61.33
+    assert results._published(run, "few_shot", "prompt_only", "test") is None

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from craft_jax import collaborative, encoding, estimators, evaluation, feature_cache, prompt, refinement
+from craft_jax import collaborative, devices, encoding, estimators, evaluation, feature_cache, hosts, prompt, refinement
 from craft_jax.blackbox.meter import Ledger, Meter
 from craft_jax.blackbox.wall import BlackBox, Handle
 from craft_jax.collaborative import Method, Problem, TuningState
@@ -57,15 +57,19 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
     """
     if black_box.class_names != photographs.class_names:
         raise UserError("the black box and the photographs have different classes; load it with their class_names")
-    spread = Spread(_devices(config.run.devices))
+    spread = Spread(devices.choose(config.run.devices))
     meter = Meter(config.query_budget)
     cache = feature_cache.default_folder() if config.run.reuse_features else None
     train = [item.photograph for item in photographs.train]
+    handle = jax.eval_shape(black_box.encode_images, encoding.blank(black_box, 1))
     problem = Problem(
         black_box=black_box,
         generator=build_generator(black_box, config),
-        views=encoding.training_views(
-            black_box, train, views=config.data.views, seed=config.seed, meter=meter, cache=cache
+        views=hosts.encoded_once(
+            lambda: encoding.training_views(
+                black_box, train, views=config.data.views, seed=config.seed, meter=meter, cache=cache
+            ),
+            like=handle,
         ),
         labels=evaluation.labels_of(photographs.train),
         seed_key=jax.random.key(config.seed),
@@ -79,18 +83,12 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
         cost_of_step=collaborative.cost_of_step(method, config.search.population_size, len(train)),
         spread=spread,
         meter=meter,
-        test=encoding.centre_crops(black_box, [item.photograph for item in photographs.test], meter, cache),
+        test=hosts.encoded_once(
+            lambda: encoding.centre_crops(black_box, [item.photograph for item in photographs.test], meter, cache),
+            like=handle,
+        ),
         test_labels=evaluation.labels_of(photographs.test),
     )
-
-
-def _devices(wanted: int) -> list[jax.Device]:
-    found = jax.local_devices()
-    if wanted > len(found):
-        raise UserError(
-            f"run.devices={wanted}, and JAX finds {len(found)} here ({found[0].platform}); lower it, or use 0 for all"
-        )
-    return found[: wanted or None]
 
 
 def build_generator(black_box: BlackBox, config: Config) -> prompt.PromptGenerator:

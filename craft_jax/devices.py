@@ -1,4 +1,7 @@
-"""Where a step runs: one function over (problem, state) on several devices at once. The one place that knows pmap."""
+"""Where a step runs: one function over (problem, state) on all devices of all hosts. The one place that knows pmap.
+
+Each process feeds its own devices alone; what the function gathers on the axis `AXIS` comes from every device.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -8,21 +11,42 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from craft_jax.errors import UserError
+
 AXIS = "devices"
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def choose(wanted: int) -> list[jax.Device]:
+    """The first devices of every host, host after host: `wanted` in all, or every device for 0.
+
+    Raises:
+      UserError: where there are fewer, or hosts cannot take equal shares.
+    """
+    hosts, found, own = jax.process_count(), jax.device_count(), jax.local_device_count()
+    platform = jax.devices()[0].platform
+    if wanted > found:
+        where = f"on {hosts} hosts" if hosts > 1 else "here"
+        raise UserError(f"run.devices={wanted}, and JAX finds {found} {where} ({platform}); lower it, or use 0 for all")
+    if own * hosts != found:
+        raise UserError(f"this host has {own} of {found} devices on {hosts} hosts; give every host as many")
+    if wanted % hosts:
+        raise UserError(f"run.devices={wanted} is no multiple of {hosts} hosts, which take equal shares; use 0 for all")
+    return [device for host in range(hosts) for device in jax.local_devices(host)[: wanted // hosts or None]]
 
 
 class Spread:
     """Runs a function over (problem, state) on several devices at once.
 
     Args:
-      devices: at least one, all of a kind.
+      devices: at least one, all of a kind, as many of every host, and the same on every host.
     """
 
     def __init__(self, devices: Sequence[jax.Device]) -> None:
         self.devices = tuple(devices)
-        mesh = Mesh(np.array(self.devices), (AXIS,))
+        own = [device for device in self.devices if device.process_index == jax.process_index()]
+        mesh = Mesh(np.array(own), (AXIS,))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._one_each = NamedSharding(mesh, PartitionSpec(AXIS))
 
@@ -31,14 +55,19 @@ class Spread:
         return jax.pmap(run, axis_name=AXIS, in_axes=(None, 0), devices=self.devices, donate_argnums=(1,))
 
     def replicate(self, tree: Any) -> Any:
-        """Puts a whole tree on every device, for arguments that are not mapped."""
+        """Puts a whole tree on every device of this host, for arguments that are not mapped."""
         return jax.device_put(tree, self._everywhere)
 
     def mapped(self, tree: Any) -> Any:
-        """Puts a copy of the tree on every device, with the leading device axis of mapped arguments."""
-        copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(self.devices), *jnp.shape(leaf))), tree)
+        """Puts a copy of the tree on every device of this host, with the leading axis of mapped arguments."""
+        own = len(self._one_each.device_set)
+        copies = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (own, *jnp.shape(leaf))), tree)
         return jax.device_put(copies, self._one_each)
 
     def fetch(self, tree: Any) -> Any:
-        """The first device's copy of a mapped tree, on the host; all devices hold the same."""
-        return jax.device_get(jax.tree.map(lambda leaf: leaf[0], tree))
+        """One device's copy of a mapped tree, in this host's memory; all devices hold the same."""
+        return jax.tree.map(lambda leaf: leaf[0], jax.device_get(jax.tree.map(_first_copy, tree)))
+
+
+def _first_copy(leaf: jax.Array) -> jax.Array:
+    return leaf.addressable_data(0)

@@ -11,9 +11,10 @@ PACKAGE = Path(craft_jax.__file__).parent
 
 # Left to right as data flows; a room imports only rooms before it.
 ROOMS = [
-    "errors", "entry", "validation", "config", "randomness", "data", "blackbox", "prompt", "estimators", "objectives",
-    "refinement", "devices", "collaborative", "feature_cache", "encoding", "checkpoints", "evaluation", "assembly",
-    "metrics_log", "progress", "report", "training", "main", "prediction", "predict",
+    "errors", "preemption", "entry", "validation", "config", "randomness", "data", "blackbox", "prompt", "estimators",
+    "objectives", "refinement", "hosts", "devices", "collaborative", "feature_cache", "encoding", "checkpoints",
+    "evaluation", "assembly", "metrics_log", "progress", "report", "record", "training", "main", "prediction",
+    "predict",
 ]  # fmt: skip
 MATHEMATICS = ["prompt", "estimators", "objectives", "refinement"]
 

@@ -7,6 +7,7 @@ reaches every host here. On a single host nothing of this happens. Source: jax.d
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 import threading
 import traceback
@@ -30,6 +31,7 @@ _VARIABLES = {
     "process_count": "JAX_NUM_PROCESSES",
     "process_index": "JAX_PROCESS_ID",
 }
+_BROKEN_TRANSFER = re.compile("Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|heartbeat|Connection")
 _LONGEST_MESSAGE = 1024
 _PIECE = 2**28  # bytes broadcast at once, which every device holds
 
@@ -240,8 +242,10 @@ def watched() -> Iterator[None]:
     """Ends this process at once where the block fails because another host is gone; it cannot say goodbye to it."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if not several():
+    except UserError:
+        raise
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # a failed transfer surfaces as the one or the other
+        if not several() or not _BROKEN_TRANSFER.search(str(error)):
             raise
         end_at_once(f"host {jax.process_index()} lost another host ({_first_line(error)[:200]})")
 

@@ -62,8 +62,9 @@ def main(argv: list[str]) -> None:
     from craft_jax import hosts, report, training
 
     _meet(given)
-    hosts.first_alone(lambda: training.check_workdir(workdir))
-    photographs, black_box = hosts.together(lambda: _load(config))
+    with hosts.watched():
+        hosts.first_alone(lambda: training.check_workdir(workdir))
+        photographs, black_box = hosts.together(lambda: _load(config))
     if hosts.is_first():
         for note in photographs.notes:
             print(f"note: {note}", flush=True)

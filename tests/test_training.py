@@ -16,7 +16,7 @@ import pytest
 
 import craft_jax
 from craft_jax import assembly, blackbox, checkpoints, collaborative, training
-from craft_jax.errors import UserError
+from craft_jax.errors import Interrupted, UserError
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -53,7 +53,7 @@ def finished(tmp_path, small_black_box, small_set, small_config):
     return tmp_path / "finished"
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, 4, 8])
 def test_any_number_of_devices_gives_the_bits_of_one(
     devices, finished, tmp_path, small_black_box, small_set, small_config
 ):
@@ -79,8 +79,21 @@ def test_a_run_does_not_depend_on_how_many_steps_a_call_makes(
     _assert_same_bits(finished, tmp_path / "one")
 
 
+def test_a_run_that_is_told_to_stop_saves_and_resumes_to_the_same_bits(
+    finished, tmp_path, small_black_box, small_set, small_config
+):
+    answers = iter([False, True])
+    stopped = tmp_path / "stopped"
+    with pytest.raises(Interrupted, match="stopped after step 2 of 6"):
+        training.train(small_black_box, small_set, small_config, stopped, io.StringIO(), stop=lambda: next(answers))
+    assert not (stopped / training.RESULT).exists()
+    _train(small_black_box, small_set, _with_run(small_config, devices=2), stopped)
+
+    _assert_same_bits(finished, stopped)
+
+
 def test_too_few_devices_are_an_error_before_anything_is_written(tmp_path, small_black_box, small_set, small_config):
-    with pytest.raises(UserError, match="run.devices=99, and JAX finds 4 here"):
+    with pytest.raises(UserError, match="run.devices=99, and JAX finds 8 here"):
         _train(small_black_box, small_set, _with_run(small_config, devices=99), tmp_path / "x")
     assert not (tmp_path / "x").exists()
 

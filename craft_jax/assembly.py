@@ -3,7 +3,7 @@
 The last place that sees the whole configuration, beside the loop.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array
 
 from craft_jax import collaborative, devices, encoding, estimators, evaluation, feature_cache, hosts, prompt, refinement
+from craft_jax.blackbox import wall
 from craft_jax.blackbox.meter import Ledger, Meter
 from craft_jax.blackbox.wall import BlackBox, Handle
 from craft_jax.collaborative import Method, Problem, TuningState
@@ -21,6 +22,7 @@ from craft_jax.errors import UserError
 from craft_jax.randomness import Stream, stream_key
 
 _CHUNK_BYTES = 2 * 2**30
+_SHARE_OF_MEMORY = 4  # encoded images that would fill more than a quarter of a device are split
 _LIVE_COPIES = 4  # logits, refined logits and their softmaxes live at once
 
 
@@ -75,6 +77,9 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
         seed_key=jax.random.key(config.seed),
     )
     method = build_method(config, len(train), len(black_box.class_names), len(spread.devices))
+    if _splits_images(config.run.shard_images, problem.views, spread.own[0]):
+        problem = problem.replace(views=jax.device_get(problem.views))  # frees the first device of the whole
+        method = method._replace(draw_views=collaborative.draw_from_shares)
     return Run(
         config=config,
         problem=problem,
@@ -89,6 +94,22 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
         ),
         test_labels=evaluation.labels_of(photographs.test),
     )
+
+
+def place(run: Run) -> tuple[Problem, Any]:
+    """The problem on the devices, and which of its axes are split over them, as `Spread.compile` takes it."""
+    if run.method.draw_views is wall.draw_views:
+        return run.spread.replicate(run.problem), None
+    whole = run.problem.replace(views=None)
+    placed = run.spread.replicate(whole).replace(views=run.spread.split(run.problem.views, axis=1))
+    return placed, Problem(black_box=None, generator=None, views=0, labels=None, seed_key=None)  # type: ignore[arg-type]
+
+
+def _splits_images(setting: str, views: Handle, device: jax.Device) -> bool:
+    if setting != "auto":
+        return setting == "yes"
+    memory: int = (device.memory_stats() or {}).get("bytes_limit", 0)  # a CPU tells none, and its devices share it
+    return memory > 0 and sum(leaf.nbytes for leaf in jax.tree.leaves(views)) > memory // _SHARE_OF_MEMORY
 
 
 def build_generator(black_box: BlackBox, config: Config) -> prompt.PromptGenerator:

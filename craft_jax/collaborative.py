@@ -75,6 +75,7 @@ class Method(NamedTuple):
       head_consistency_steps: steps during which the head's side of the consistency counts.
       chunk_pairs: antithetic pairs evaluated at once.
       devices: over which the pairs are spread.
+      draw_views: `wall.draw_views`, or `draw_from_shares` where each device holds a share of the images.
     """
 
     search: Search
@@ -87,6 +88,7 @@ class Method(NamedTuple):
     head_consistency_steps: int
     chunk_pairs: int
     devices: int
+    draw_views: Callable[[Handle, Array], Handle] = draw_views
 
 
 Step = Callable[[Problem, TuningState], tuple[TuningState, Metrics]]
@@ -105,11 +107,11 @@ def build_step(method: Method) -> Step:
 
         if method.learn_prompt:
             candidates = method.search.ask(search)
-            losses = _query(method, problem, state, draw_views(problem.views, views[:1]), candidates)
+            losses = _query(method, problem, state, method.draw_views(problem.views, views[:1]), candidates)
             search, loss = method.search.tell(search, losses), losses.mean()
 
         tuned = prompt.generate(problem.generator, search.z)
-        logits = problem.black_box.predict(tuned[None], draw_views(problem.views, views))
+        logits = problem.black_box.predict(tuned[None], method.draw_views(problem.views, views))
         logits = logits.reshape(*views.shape, -1)
 
         head, refined_loss = state.head, loss
@@ -140,6 +142,28 @@ def _draw_views(problem: Problem, epochs: int, number: Array) -> Int[Array, "E N
     views = jax.tree.leaves(problem.views)[0].shape[0]
     key = _step_key(problem, Stream.TRAIN_VIEWS, number)
     return jax.random.randint(key, (epochs, problem.labels.size), 0, views)
+
+
+def draw_from_shares(share: Handle, views: Int[Array, "E N"]) -> Handle:
+    """`draw_views` where each device holds an equal share of the images: it draws its own, and all are gathered.
+
+    A step then moves what it draws, E N images, and each device stores V N / devices. The bits are the same.
+    """
+    rows = jax.tree.leaves(share)[0].shape[1]
+    start = jax.lax.axis_index(AXIS) * rows
+    own = jax.lax.dynamic_slice_in_dim(_padded(views, rows), start, rows, axis=1)
+
+    def gather(leaf: Float[Array, "E_rows ..."]) -> Array:
+        by_epoch = leaf.reshape(views.shape[0], rows, *leaf.shape[1:])
+        everyone = jax.lax.all_gather(by_epoch, AXIS, axis=1, tiled=True)[:, : views.shape[1]]
+        return everyone.reshape(views.size, *leaf.shape[1:])
+
+    return jax.tree.map(gather, draw_views(share, own))
+
+
+def _padded(views: Int[Array, "E N"], rows: int) -> Int[Array, "E N_padded"]:
+    """Padded to a multiple of the devices, each with `rows` images; padding draws view 0 and is cut away again."""
+    return jnp.pad(views, ((0, 0), (0, jax.lax.axis_size(AXIS) * rows - views.shape[1])))
 
 
 def _step_key(problem: Problem, stream: Stream, number: Array) -> Array:

@@ -45,14 +45,19 @@ class Spread:
 
     def __init__(self, devices: Sequence[jax.Device]) -> None:
         self.devices = tuple(devices)
-        own = [device for device in self.devices if device.process_index == jax.process_index()]
-        mesh = Mesh(np.array(own), (AXIS,))
+        self.own = [device for device in self.devices if device.process_index == jax.process_index()]
+        mesh = Mesh(np.array(self.own), (AXIS,))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._one_each = NamedSharding(mesh, PartitionSpec(AXIS))
 
-    def compile(self, run: F) -> F:
-        """The pmap of `run`; its state argument is donated."""
-        return jax.pmap(run, axis_name=AXIS, in_axes=(None, 0), devices=self.devices, donate_argnums=(1,))
+    def compile(self, run: F, problem_axes: Any = None) -> F:
+        """The pmap of `run`; its state argument is donated.
+
+        Args:
+          run: (problem, state) -> anything, mapped.
+          problem_axes: None where every device sees the whole problem, or a tree of its form with 0 for parts `split`.
+        """
+        return jax.pmap(run, axis_name=AXIS, in_axes=(problem_axes, 0), devices=self.devices, donate_argnums=(1,))
 
     def replicate(self, tree: Any) -> Any:
         """Puts a whole tree on every device of this host, for arguments that are not mapped."""
@@ -60,9 +65,24 @@ class Spread:
 
     def mapped(self, tree: Any) -> Any:
         """Puts a copy of the tree on every device of this host, with the leading axis of mapped arguments."""
-        own = len(self._one_each.device_set)
-        copies = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (own, *jnp.shape(leaf))), tree)
+        copies = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(self.own), *jnp.shape(leaf))), tree)
         return jax.device_put(copies, self._one_each)
+
+    def split(self, tree: Any, axis: int) -> Any:
+        """Puts an equal share of every leaf on each device, padded with zeros; this host keeps its devices' alone.
+
+        The shares lie along `axis` in the order of the devices, as `all_gather` joins them.
+        """
+        mine = [i for i, device in enumerate(self.devices) if device.process_index == jax.process_index()]
+
+        def shares(leaf: Any) -> np.ndarray:
+            size = -(-np.shape(leaf)[axis] // len(self.devices))
+            padding = [(0, 0)] * np.ndim(leaf)
+            padding[axis] = (0, size * len(self.devices) - np.shape(leaf)[axis])
+            parts = np.split(np.pad(leaf, padding), len(self.devices), axis)
+            return np.stack([parts[i] for i in mine])
+
+        return jax.device_put(jax.tree.map(shares, tree), self._one_each)
 
     def fetch(self, tree: Any) -> Any:
         """One device's copy of a mapped tree, in this host's memory; all devices hold the same."""

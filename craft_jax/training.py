@@ -26,7 +26,7 @@ from craft_jax.errors import Interrupted, UserError
 from craft_jax.metrics_log import Row, write_atomically
 from craft_jax.record import Record, rows_of, tuned_model
 
-_FREE_TO_CHANGE = {"run.devices"}
+_FREE_TO_CHANGE = {"run.devices", "run.shard_images"}
 RESULT, REPORT, CURVE, METRICS = "result.json", "report.md", "curve.png", "metrics.jsonl"
 
 
@@ -142,8 +142,11 @@ def _loop(run: Run, start: _Start, record: Record | None, stop: Callable[[], boo
     """
     config = run.config
     one_step = collaborative.build_step(run.method)
-    steps_in_one_call = functools.cache(lambda steps: run.spread.compile(collaborative.run_steps(one_step, steps)))
-    everywhere, state = run.spread.replicate(run.problem), run.spread.mapped(start.state)
+    placed, axes = assembly.place(run)
+    steps_in_one_call = functools.cache(
+        lambda steps: run.spread.compile(collaborative.run_steps(one_step, steps), axes)
+    )
+    state = run.spread.mapped(start.state)
     done = int(start.state.step)
     while done < config.steps:
         if hosts.any_of(stop()):
@@ -153,7 +156,7 @@ def _loop(run: Run, start: _Start, record: Record | None, stop: Callable[[], boo
         steps = min(config.run.steps_per_call, config.steps - done)
         before = run.meter.ledger
         run.meter.admit(run.cost_of_step * steps)
-        state, metrics = steps_in_one_call(steps)(everywhere, state)
+        state, metrics = steps_in_one_call(steps)(placed, state)
         rows = rows_of(run.spread.fetch(metrics), done, before, run.cost_of_step)
         done += steps
 

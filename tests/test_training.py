@@ -79,6 +79,25 @@ def test_a_run_does_not_depend_on_how_many_steps_a_call_makes(
     _assert_same_bits(finished, tmp_path / "one")
 
 
+@pytest.mark.parametrize("devices", [1, 3])
+def test_images_split_over_devices_give_the_bits_of_images_on_every_device(
+    devices, finished, tmp_path, small_black_box, small_set, small_config
+):
+    split = _with_run(small_config, devices=devices, shard_images="yes")
+    _train(small_black_box, small_set, split, tmp_path / "split")
+
+    _assert_same_bits(finished, tmp_path / "split")
+
+
+def test_a_device_holds_its_share_of_split_images(small_black_box, small_set, small_config):
+    run = assembly.assemble(small_black_box, small_set, _with_run(small_config, devices=5, shard_images="yes"))
+    placed, _ = assembly.place(run)
+
+    assert run.problem.views.shape[:2] == (2, 12)
+    assert placed.views.shape[:3] == (5, 2, 3)  # 12 images on 5 devices, padded
+    assert {shard.data.shape[:3] for shard in placed.views.addressable_shards} == {(1, 2, 3)}
+
+
 def test_a_run_that_is_told_to_stop_saves_and_resumes_to_the_same_bits(
     finished, tmp_path, small_black_box, small_set, small_config
 ):

@@ -63,7 +63,8 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
     meter = Meter(config.query_budget)
     cache = feature_cache.default_folder() if config.run.reuse_features else None
     train = [item.photograph for item in photographs.train]
-    handle = jax.eval_shape(black_box.encode_images, encoding.blank(black_box, 1))
+    image = jax.ShapeDtypeStruct((1, black_box.image_size, black_box.image_size, 3), jnp.uint8)
+    handle = jax.eval_shape(black_box.encode_images, image)
     problem = Problem(
         black_box=black_box,
         generator=build_generator(black_box, config),

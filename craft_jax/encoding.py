@@ -65,7 +65,7 @@ def _encode(
     """The handle of every photograph under each of its crops, photograph after photograph."""
     images = sum(map(len, crops))
     entry = cache and cache / f"{_content_key(black_box, photographs, crops_name)}.npz"
-    like = jax.eval_shape(black_box.encode_images, blank(black_box, images))
+    like = jax.eval_shape(black_box.encode_images, _blank(black_box, images))
     kept = entry and feature_cache.read(entry, like)
     if kept is not None:
         return kept
@@ -78,8 +78,7 @@ def _encode(
     return handle
 
 
-def blank(black_box: BlackBox, images: int) -> jax.ShapeDtypeStruct:
-    """Stands for N images of the black box's size, where only shapes matter."""
+def _blank(black_box: BlackBox, images: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((images, black_box.image_size, black_box.image_size, 3), np.uint8)
 
 

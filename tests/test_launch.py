@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -31,9 +32,12 @@ def _dry(script, *arguments, **environment):
     return done.stdout.splitlines()
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.skipif(SHELLCHECK is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing():
-    command = ["shellcheck", "--external-sources", "--source-path=launch", *SCRIPTS]
+    command = [SHELLCHECK, "--external-sources", "--source-path=launch", *SCRIPTS]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
 
     assert done.returncode == 0, done.stdout

@@ -55,7 +55,7 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
     """Encodes the images and builds the parts.
 
     Raises:
-      UserError: where the classes differ, devices are too few, or a photograph cannot be read.
+      UserError: where the classes differ, devices are too few, or a photograph cannot be read; on every host alike.
     """
     if black_box.class_names != photographs.class_names:
         raise UserError("the black box and the photographs have different classes; load it with their class_names")

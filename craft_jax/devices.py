@@ -24,16 +24,18 @@ def choose(wanted: int) -> list[jax.Device]:
     Raises:
       UserError: where there are fewer, or hosts cannot take equal shares.
     """
-    hosts, found, own = jax.process_count(), jax.device_count(), jax.local_device_count()
+    hosts, found = jax.process_count(), len(jax.devices())
+    by_host = [jax.local_devices(host) for host in range(hosts)]
     platform = jax.devices()[0].platform
     if wanted > found:
         where = f"on {hosts} hosts" if hosts > 1 else "here"
         raise UserError(f"run.devices={wanted}, and JAX finds {found} {where} ({platform}); lower it, or use 0 for all")
-    if own * hosts != found:
-        raise UserError(f"this host has {own} of {found} devices on {hosts} hosts; give every host as many")
+    if len({len(own) for own in by_host}) > 1:
+        counts = ", ".join(str(len(own)) for own in by_host)
+        raise UserError(f"the hosts have different numbers of devices ({counts}); give every host as many")
     if wanted % hosts:
         raise UserError(f"run.devices={wanted} is no multiple of {hosts} hosts, which take equal shares; use 0 for all")
-    return [device for host in range(hosts) for device in jax.local_devices(host)[: wanted // hosts or None]]
+    return [device for own in by_host for device in own[: wanted // hosts or None]]
 
 
 class Spread:

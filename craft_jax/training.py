@@ -67,7 +67,7 @@ def train(
     hosts.first_alone(lambda: check_workdir(workdir))
     if hosts.first_alone((workdir / RESULT).exists):
         return _finished(workdir, black_box, config, stream)
-    run = hosts.together(lambda: assembly.assemble(black_box, photographs, config))
+    run = assembly.assemble(black_box, photographs, config)
     with _open(workdir) as checkpoints:
         start = _start(run, checkpoints, workdir, stream)
         record = None if checkpoints is None else _record(run, start, workdir, checkpoints, began, stream)

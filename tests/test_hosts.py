@@ -1,5 +1,6 @@
 """Several processes as one run, over local sockets: the same bits, one record, and an end that all of them share."""
 
+import collections
 import os
 import re
 import shutil
@@ -10,15 +11,17 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
-from craft_jax import hosts, main, prediction, preemption
+from craft_jax import devices, hosts, main, prediction, preemption
 from craft_jax.errors import RESUMABLE, UserError
 from tests.conftest import BUNDLED
 from tests.test_training import _assert_same_bits
 
 REPOSITORY = Path(__file__).parent.parent
 ALONE = {"PATH": "/bin"}
+Device = collections.namedtuple("Device", "id platform", defaults=["cpu"])
 
 
 # Where to meet
@@ -66,6 +69,32 @@ def test_a_cloud_tpu_vm_asks_its_machine():
 def test_half_a_meeting_is_one_clear_error(given, message):
     with pytest.raises(UserError, match=message):
         hosts.plan(ALONE, **given)
+
+
+# Which devices
+
+
+@pytest.mark.parametrize(
+    ("by_host", "wanted", "answer"),
+    [
+        ([2, 2], 0, [0, 1, 10, 11]),
+        ([2, 2], 2, [0, 10]),
+        ([2, 2], 3, "run.devices=3 is no multiple of 2 hosts"),
+        ([2, 2], 8, "run.devices=8, and JAX finds 4 on 2 hosts"),
+        ([1, 2, 3], 0, r"different numbers of devices .1, 2, 3."),
+    ],
+)
+def test_hosts_take_equal_shares_of_the_devices(by_host, wanted, answer, monkeypatch):
+    own = [[Device(10 * host + i) for i in range(count)] for host, count in enumerate(by_host)]
+    monkeypatch.setattr(jax, "process_count", lambda: len(own))
+    monkeypatch.setattr(jax, "local_devices", lambda host: own[host])
+    monkeypatch.setattr(jax, "devices", lambda: sum(own, []))
+
+    if isinstance(answer, str):
+        with pytest.raises(UserError, match=answer):
+            devices.choose(wanted)
+    else:
+        assert [device.id for device in devices.choose(wanted)] == answer
 
 
 # Several processes

@@ -54,15 +54,16 @@ needs name
 
 manifest() {
   local text arguments='' argument setting
+  shopt -u patsub_replacement 2>/dev/null || true # from bash 5.2 on, `&` would stand for what is replaced
   text="$(<"$(dirname "${BASH_SOURCE[0]}")/gke.yaml")"
   for argument in "$@"; do
     argument="${argument//\\/\\\\}"
     arguments+=", \"${argument//\"/\\\"}\""
   done
   for setting in name namespace image bucket accelerator topology hosts chips account; do
-    text="${text//"{{$setting}}"/"${!setting}"}"
+    text="${text//"{{$setting}}"/${!setting}}"
   done
-  text="${text//"{{arguments}}"/"$arguments"}"
+  text="${text//"{{arguments}}"/$arguments}"
   if [[ "$spot" == true ]]; then
     text="${text//"# spot: "/}"
   fi

@@ -48,7 +48,7 @@ for ((host = 0; host < hosts; host++)); do
   fi
 done
 status=0
-for process in "${processes[@]}"; do
+for process in ${processes[@]+"${processes[@]}"}; do
   wait "$process" || status=$?
 done
 exit "$status"

@@ -78,9 +78,9 @@ create() {
 
 setup() {
   local archive="${TMPDIR:-/tmp}/craft_jax_$name.tar.gz"
-  run git archive --format=tar.gz "--output=$archive" HEAD
-  tpu scp "$archive" "$name:craft_jax.tar.gz" --worker=all
-  on_hosts all "mkdir -p craft_jax && tar -xzf craft_jax.tar.gz -C craft_jax && cd craft_jax \
+  run git archive --format=tar.gz "--output=$archive" HEAD &&
+    tpu scp "$archive" "$name:craft_jax.tar.gz" --worker=all &&
+    on_hosts all "mkdir -p craft_jax && tar -xzf craft_jax.tar.gz -C craft_jax && cd craft_jax \
 && python3 -m pip install --user --quiet uv && python3 -m uv venv --quiet --allow-existing --python 3.11 .venv \
 && python3 -m uv pip install --quiet --python .venv/bin/python --editable . 'jax[tpu]'"
 }
@@ -96,7 +96,7 @@ start() {
 remove() {
   local options=()
   [[ "$1" == false ]] || options=(--quiet)
-  tpu delete "$name" "${options[@]}"
+  tpu delete "$name" ${options[@]+"${options[@]}"}
 }
 
 watch() {

@@ -159,7 +159,7 @@ GKE = [
 @pytest.mark.parametrize("spot", [False, True])
 def test_gke_applies_a_jobset_that_restarts_what_can_be_resumed(spot):
     lines = _dry(
-        "gke.sh", "create", *GKE, *(["--spot"] if spot else []), "--dry-run", "--", "--config=c.py", '--x=a "b"'
+        "gke.sh", "create", *GKE, *(["--spot"] if spot else []), "--dry-run", "--", "--config=c.py", '--x=a "b" & c'
     )
     manifest = yaml.safe_load("\n".join(lines[:-1]))
     (jobs,) = manifest["spec"]["replicatedJobs"]
@@ -170,7 +170,7 @@ def test_gke_applies_a_jobset_that_restarts_what_can_be_resumed(spot):
     assert "{{" not in "\n".join(lines)
     assert (job["parallelism"], job["completions"]) == (4, 4)
     assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [2]
-    assert pod["containers"][0]["command"][-3:] == ["--workdir=/runs/craft", "--config=c.py", '--x=a "b"']
+    assert pod["containers"][0]["command"][-3:] == ["--workdir=/runs/craft", "--config=c.py", '--x=a "b" & c']
     assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": 4}
     assert ("cloud.google.com/gke-spot" in pod["nodeSelector"]) == spot
 

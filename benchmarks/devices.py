@@ -6,10 +6,6 @@ A few minutes on two cores. Simulated devices share the processor, so the times 
 saves; the bytes are read from the compiled program and hold for real devices. Writes benchmarks/results/devices.md.
 """
 
-import os
-
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-
 import math
 import re
 import time
@@ -166,6 +162,7 @@ def page(rows: dict[int, Measured]) -> str:
 def main() -> None:
     """Measures and writes the page."""
     entry.pay_compilation_once()
+    jax.config.update("jax_num_cpu_devices", max(DEVICES))
     photographs = data.load(config(1, "no").data, seed=1)
     black_box = load("bundled", photographs.class_names)
     rows = {devices: measure(black_box, photographs, devices) for devices in DEVICES}

@@ -147,9 +147,10 @@ def meet(meeting: Meeting, timeout: int) -> None:
             heartbeat_timeout_seconds=max(1, timeout // 3),
             shutdown_timeout_seconds=timeout,
         )
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"the hosts could not meet ({_first_line(error)}); give --coordinator, --process_count and --process_index"
+            f"the hosts could not meet ({_first_line(error)}); give --coordinator, --process_count and "
+            "--process_index, also for a host alone (with a count of 1)"
         ) from error
     finally:
         alarm.cancel()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import craft_jax
+from benchmarks.devices import collective_bytes
 from craft_jax import assembly, blackbox, checkpoints, collaborative, training
 from craft_jax.errors import Interrupted, UserError
 
@@ -128,6 +129,20 @@ def test_nothing_moves_between_host_and_device_inside_the_loop(small_black_box, 
             state, metrics = steps(problem, state)
     assert run.spread.fetch(state).step == 6
     assert np.isfinite(run.spread.fetch(metrics).loss).all()
+
+
+@pytest.mark.parametrize(("shard_images", "features"), [("no", 0), ("yes", (1 + 3) * 12)])
+def test_only_losses_cross_devices_and_of_split_images_the_views_drawn(
+    shard_images, features, small_black_box, small_set, small_config
+):
+    run = assembly.assemble(small_black_box, small_set, _with_run(small_config, devices=4, shard_images=shard_images))
+    placed, axes = assembly.place(run)
+    step = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), 1), axes)
+    program = step.lower(placed, run.spread.mapped(run.state)).compile().as_text()
+    width = run.problem.views.shape[-1]
+
+    # Of 8 losses, and of the images drawn for the candidates and for 3 epochs, three quarters come from other devices.
+    assert collective_bytes(program, devices=4) == {"all-gather": (8 + features * width) * 4 * 3 // 4}
 
 
 def test_chunks_of_several_pairs_find_the_same_as_one_by_one(

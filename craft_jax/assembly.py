@@ -78,7 +78,7 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
         seed_key=jax.random.key(config.seed),
     )
     method = build_method(config, len(train), len(black_box.class_names), len(spread.devices))
-    if _splits_images(config.run.shard_images, problem.views, spread.own[0]):
+    if hosts.any_of(_splits_images(config.run.shard_images, problem.views, spread.own[0])):
         problem = problem.replace(views=jax.device_get(problem.views))  # frees the first device of the whole
         method = method._replace(draw_views=collaborative.draw_from_shares)
     return Run(

@@ -123,7 +123,7 @@ def meet(meeting: Meeting, timeout: int) -> None:
     Raises:
       UserError: where JAX cannot tell which hosts there are.
     """
-    # Ours is the one answer to SIGTERM: see `signals`.
+    # Ours is the one answer to SIGTERM: see `preemption`.
     jax.config.update("jax_enable_preemption_service", False)
     where = (
         f"{meeting.coordinator} as host {meeting.number} of {meeting.processes}" if meeting.coordinator else "by itself"

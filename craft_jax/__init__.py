@@ -6,7 +6,7 @@ What this module names is the public API; the rest may change.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from craft_jax.errors import UserError
+from craft_jax.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import load as load_black_box
@@ -22,6 +22,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "FewShotSet",
+    "Interrupted",
     "TunedModel",
     "UserError",
     "draw_shots",

@@ -4,7 +4,7 @@ The last place that sees the whole configuration, beside the loop.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,17 @@ from craft_jax import (
     calibration,
     choice,
     collaborative,
+    devices,
     divergence,
     encoding,
     evaluation,
     feature_cache,
+    hosts,
     prompt,
     refinement,
     searches,
 )
+from craft_jax.blackbox import wall
 from craft_jax.blackbox.meter import Ledger, Meter
 from craft_jax.blackbox.wall import BlackBox, Handle
 from craft_jax.collaborative import Method, Problem, TuningState
@@ -33,6 +36,7 @@ from craft_jax.errors import UserError
 from craft_jax.randomness import Stream, stream_key
 
 _CHUNK_BYTES = 2 * 2**30
+_SHARE_OF_MEMORY = 4  # encoded images that would fill more than a quarter of a device are split
 _LIVE_COPIES = 4  # logits, refined logits and their softmaxes live at once
 
 
@@ -72,20 +76,30 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
     """
     if black_box.class_names != photographs.class_names:
         raise UserError("the black box and the photographs have different classes; load it with their class_names")
-    spread = Spread(_devices(config.run.devices))
+    spread = Spread(devices.choose(config.run.devices))
     meter = Meter(config.query_budget)
     cache = feature_cache.default_folder() if config.run.reuse_features else None
     photographs, held_out = choice.hold_out(photographs, config.held_out, config.seed)
-    train = [item.photograph for item in photographs.train]
-    views = encoding.training_views(
-        black_box, train, views=config.data.views, seed=config.seed, meter=meter, cache=cache
-    )
-    generator = build_generator(black_box, config, _std(black_box, views, config, meter))
-    method = build_method(config, generator, len(train), len(black_box.class_names), len(spread.devices))
+    image = jax.ShapeDtypeStruct((1, black_box.image_size, black_box.image_size, 3), jnp.uint8)
+    like = jax.eval_shape(black_box.encode_images, image)
 
     def centre_crops(items: Sequence[Labelled]) -> Handle:
-        return encoding.centre_crops(black_box, [item.photograph for item in items], meter, cache)
+        pictures = [item.photograph for item in items]
+        return hosts.encoded_once(lambda: encoding.centre_crops(black_box, pictures, meter, cache), like)
 
+    train = [item.photograph for item in photographs.train]
+    views = hosts.encoded_once(
+        lambda: encoding.training_views(
+            black_box, train, views=config.data.views, seed=config.seed, meter=meter, cache=cache
+        ),
+        like,
+    )
+    std = hosts.first_alone(lambda: _std(black_box, views, config, meter))
+    generator = build_generator(black_box, config, std)
+    method = build_method(config, generator, len(train), len(black_box.class_names), len(spread.devices))
+    if hosts.any_of(_splits_images(config.run.shard_images, views, spread.own[0])):
+        views = jax.device_get(views)  # frees the first device of the whole
+        method = method._replace(draw_views=collaborative.draw_from_shares)
     return Run(
         config=config,
         problem=Problem(
@@ -107,13 +121,20 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
     )
 
 
-def _devices(wanted: int) -> list[jax.Device]:
-    found = jax.local_devices()
-    if wanted > len(found):
-        raise UserError(
-            f"run.devices={wanted}, and JAX finds {len(found)} here ({found[0].platform}); lower it, or use 0 for all"
-        )
-    return found[: wanted or None]
+def place(run: Run) -> tuple[Problem, Any]:
+    """The problem on the devices, and which of its axes are split over them, as `Spread.compile` takes it."""
+    if run.method.draw_views is wall.draw_views:
+        return run.spread.replicate(run.problem), None
+    whole = run.problem.replace(views=None)
+    placed = run.spread.replicate(whole).replace(views=run.spread.split(run.problem.views, axis=1))
+    return placed, Problem(black_box=None, generator=None, views=0, labels=None, seed_key=None)  # type: ignore[arg-type]
+
+
+def _splits_images(setting: str, views: Handle, device: jax.Device) -> bool:
+    if setting != "auto":
+        return setting == "yes"
+    memory: int = (device.memory_stats() or {}).get("bytes_limit", 0)  # a CPU tells none, and its devices share it
+    return memory > 0 and sum(leaf.nbytes for leaf in jax.tree.leaves(views)) > memory // _SHARE_OF_MEMORY
 
 
 def _std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> float:

@@ -78,22 +78,35 @@ def unflatten(leaves: dict[str, np.ndarray], like: Any) -> Any:
 class Checkpoints:
     """The checkpoints of one run. Use as a context manager: saves are asynchronous and must be waited for.
 
+    One host opens them: host 0, or whichever predicts.
+
     Args:
       workdir: the run's folder; checkpoints live in its sub-folder `checkpoints`.
-      read_only: opens for restoring alone; nothing is created or tidied away.
+      read_only: opens for restoring only; nothing is created or tidied away.
     """
 
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
         logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save
         self.folder = (workdir / "checkpoints").absolute()
+        if not read_only:
+            self.folder.mkdir(parents=True, exist_ok=True)
         keep = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(2),
                 preservation_policy.BestN(n=1, get_metric_fn=lambda metrics: metrics["refined_loss"], reverse=True),
             ]
         )
+        # Orbax would wait for the other hosts at every save, and they have nothing to say.
+        host = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=host, active_processes={host}, barrier_sync_key_prefix=f"host{host}"
+        )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep, read_only=read_only, create=not read_only, cleanup_tmp_directories=not read_only
+            preservation_policy=keep,
+            read_only=read_only,
+            create=False,
+            cleanup_tmp_directories=not read_only,
+            multiprocessing_options=alone,
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=_ITEMS)
 

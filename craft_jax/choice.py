@@ -5,7 +5,6 @@ Where few shots mislead, tuning can end below zero-shot; held-out photographs (n
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,37 +22,28 @@ ZERO_SHOT, PROMPT, REFINED = "zero-shot", "prompt", "prompt + refinement"
 _TEMPERATURES = 2.0 ** jnp.arange(-4, 2.5, 0.5)
 
 
-class Choice(NamedTuple):
-    """What was chosen, the model that it is, and the held-out loss of each contender (none if nothing was held out)."""
-
-    name: str
-    model: TunedModel
-    losses: dict[str, float]
+def contender(name: str, tuned: TunedModel, unlearnt: TunedModel) -> TunedModel:
+    """The model that goes by one of the three names; the unlearnt one's head changes nothing."""
+    return {ZERO_SHOT: unlearnt, PROMPT: tuned._replace(head=unlearnt.head), REFINED: tuned}[name]
 
 
-def choose(
+def losses(
     black_box: BlackBox, tuned: TunedModel, unlearnt: TunedModel, handle: Handle, labels: Int[Array, " N"], meter: Meter
-) -> Choice:
-    """The contender with the lowest cross-entropy on held-out photographs, each at its own best temperature.
+) -> dict[str, float]:
+    """Each contender's cross-entropy on held-out photographs, at its own best temperature.
 
     Args:
-      black_box: that it was tuned for.
+      black_box: that they were tuned for.
       tuned: after the last step.
-      unlearnt: as the run began; its head changes nothing.
+      unlearnt: as the run began.
       handle: of the held-out photographs.
       labels: theirs.
       meter: stands before the two queries.
     """
     plain, refined = evaluation.logits(black_box, tuned, handle, labels.size, meter)
     start, _ = evaluation.logits(black_box, unlearnt, handle, labels.size, meter)
-    contenders = {
-        ZERO_SHOT: (unlearnt, start),
-        PROMPT: (tuned._replace(head=unlearnt.head), plain),
-        REFINED: (tuned, refined),
-    }
-    losses = {name: float(_best_cross_entropy(logits, labels)) for name, (_, logits) in contenders.items()}
-    name = min(losses, key=losses.__getitem__)
-    return Choice(name, contenders[name][0], losses)
+    answers = {ZERO_SHOT: start, PROMPT: plain, REFINED: refined}
+    return {name: float(_best_cross_entropy(logits, labels)) for name, logits in answers.items()}
 
 
 def _best_cross_entropy(logits: Float[Array, "N C"], labels: Int[Array, " N"]) -> Float[Array, ""]:

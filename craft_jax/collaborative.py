@@ -81,6 +81,7 @@ class Method(NamedTuple):
       head_consistency_steps: steps during which the head's side of the consistency counts.
       chunk_pairs: pairs of candidates evaluated at once.
       devices: over which they are spread.
+      draw_views: `wall.draw_views`, or `draw_from_shares` where each device holds a share of the images.
     """
 
     search: Search
@@ -96,6 +97,7 @@ class Method(NamedTuple):
     head_consistency_steps: int
     chunk_pairs: int
     devices: int
+    draw_views: Callable[[Handle, Array], Handle] = draw_views
 
 
 class Centre(NamedTuple):
@@ -125,7 +127,7 @@ def build_step(method: Method) -> Step:
     def step(problem: Problem, state: TuningState) -> tuple[TuningState, Metrics]:
         views = _draw_views(problem, method.epochs, state.step)
         present = problem.generator(state.search.z)
-        logits = problem.black_box.predict(present[None], draw_views(problem.views, views))
+        logits = problem.black_box.predict(present[None], method.draw_views(problem.views, views))
         logits = logits.reshape(*views.shape, -1)
 
         head, refined_loss = state.head, jnp.zeros(())
@@ -140,7 +142,7 @@ def build_step(method: Method) -> Step:
             if method.guarded:
                 guard, astray = divergence.look(guard, search.z, loss)
                 search = divergence.recall(method.search, search, guard, astray)
-            centre = _centre(method, problem, views[0], logits[0], state.step)
+            centre = _centre(method, problem, views, logits[0], state.step)
             credits = _credits(method, problem, head, search, centre)
             search = divergence.damped(guard, search, method.search.tell(search, credits))
 
@@ -176,13 +178,36 @@ def _step_key(problem: Problem, stream: Stream, number: Array) -> Array:
     return jax.random.fold_in(jax.random.fold_in(problem.seed_key, stream), number)
 
 
+def draw_from_shares(share: Handle, views: Int[Array, "E N"]) -> Handle:
+    """`draw_views` where each device holds an equal share of the images: it draws its own, and all are gathered.
+
+    A step then moves what it draws, E N images, and each device stores V N / devices. The bits are the same.
+    """
+    rows = jax.tree.leaves(share)[0].shape[1]
+    start = jax.lax.axis_index(AXIS) * rows
+    own = jax.lax.dynamic_slice_in_dim(_padded(views, rows), start, rows, axis=1)
+
+    def gather(leaf: Float[Array, "E_rows ..."]) -> Array:
+        by_epoch = leaf.reshape(views.shape[0], rows, *leaf.shape[1:])
+        everyone = jax.lax.all_gather(by_epoch, AXIS, axis=1, tiled=True)[:, : views.shape[1]]
+        return everyone.reshape(views.size, *leaf.shape[1:])
+
+    return jax.tree.map(gather, draw_views(share, own))
+
+
+def _padded(views: Int[Array, "E N"], rows: int) -> Int[Array, "E N_padded"]:
+    """Padded to a multiple of the devices, each with `rows` images; padding draws view 0 and is cut away again."""
+    return jnp.pad(views, ((0, 0), (0, jax.lax.axis_size(AXIS) * rows - views.shape[1])))
+
+
 def _centre(method: Method, problem: Problem, views: Array, logits: Array, number: Array) -> Centre:
-    """All images, or the step's minibatch, in the views of this step."""
-    rows = jnp.arange(problem.labels.size)
-    if method.query_images:
-        rows = jax.random.permutation(_step_key(problem, Stream.QUERY_IMAGES, number), rows)[: method.query_images]
-    handle = jax.tree.map(lambda leaf: leaf[views[rows], rows], problem.views)
-    return Centre(handle, problem.labels[rows], logits[rows])
+    """All images, or the step's minibatch, in the first row of `views`."""
+    handle = method.draw_views(problem.views, views[:1])
+    if not method.query_images:
+        return Centre(handle, problem.labels, logits)
+    order = jax.random.permutation(_step_key(problem, Stream.QUERY_IMAGES, number), problem.labels.size)
+    rows = order[: method.query_images]
+    return Centre(jax.tree.map(lambda leaf: leaf[rows], handle), problem.labels[rows], logits[rows])
 
 
 Loss = Callable[[Array, Array], Array]

@@ -178,11 +178,13 @@ class RunConfig:
     """How the run is carried out; nothing here changes what is learnt.
 
     Attributes:
-      devices: how many to use; 0 takes all.
+      devices: how many to use, in equal shares of every host; 0 takes all.
       chunk_pairs: antithetic pairs that one device evaluates at once, which bounds memory; 0 chooses for the machine.
       steps_per_call: collaborative steps inside one compiled call, and between two log lines.
       eval_every: steps between two test evaluations for the curve; 0 evaluates at the end alone.
       checkpoint_every: steps between two checkpoints.
+      shard_images: `yes` keeps a share of the encoded training images on each device and gathers the views that a step
+        draws; `no` keeps all on every device; `auto` shares them where they would fill a quarter of its memory.
       reuse_features: keeps encoded images in the user's cache folder, for later runs with the same images and model.
     """
 
@@ -191,6 +193,7 @@ class RunConfig:
     steps_per_call: int = setting(5, at_least(1))
     eval_every: int = setting(20, at_least(0))
     checkpoint_every: int = setting(50, at_least(1))
+    shard_images: str = setting("auto", one_of("auto", "yes", "no"))
     reuse_features: bool = setting(True)
 
 

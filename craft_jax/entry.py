@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from craft_jax.errors import UserError
+from craft_jax.errors import RESUMABLE, Interrupted, UserError
 
 
 def parse(values: flags.FlagValues, argv: list[str], usage: str) -> tuple[flags.FlagValues, list[str]]:
@@ -36,7 +36,10 @@ def parse(values: flags.FlagValues, argv: list[str], usage: str) -> tuple[flags.
 
 
 def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str]) -> None:
-    """Runs a command; a UserError becomes one line on standard error and exit status 2, Ctrl-C status 130."""
+    """Runs a command; a mistake or an early stop becomes one line on standard error and an exit status.
+
+    Status 2 for a UserError, `RESUMABLE` (75) for a run that the same command resumes, 130 for Ctrl-C.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own start-up chatter
     pay_compilation_once()
     try:
@@ -44,6 +47,9 @@ def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str]) -> No
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stop:
+        print(f"{stop}; the same command resumes the run", file=sys.stderr)
+        sys.exit(RESUMABLE)
     except BrokenPipeError:  # whoever read our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

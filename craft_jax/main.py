@@ -3,16 +3,22 @@
 Tunes, or resumes, and leaves checkpoints, metrics.jsonl, result.json, report.md and curve.png in the workdir.
 """
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from craft_jax import config as settings
+from craft_jax import preemption
 from craft_jax.entry import exit_on_user_error, last_line, parse
 from craft_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from craft_jax.blackbox import BlackBox
+    from craft_jax.data.fewshot import FewShotSet
 
 _USAGE = "usage: python -m craft_jax.main --config=configs/demo.py [--workdir=runs/demo] [--config.NAME=VALUE ...]"
 
@@ -28,6 +34,15 @@ def _flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_string(
         "workdir", None, "Folder of the run, resumed where it stopped; by default runs/<config>.", flag_values=values
     )
+    flags.DEFINE_string(
+        "coordinator", None, "On several hosts: HOST:PORT of host 0. Cloud TPU and SLURM need no such flag.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer("process_count", None, "On several hosts: how many processes.", flag_values=values)
+    flags.DEFINE_integer("process_index", None, "On several hosts: which of them this is.", flag_values=values)
+    flags.DEFINE_integer(
+        "host_timeout", 300, "On several hosts: seconds to wait for one that is missing.", flag_values=values
+    )
     return values
 
 
@@ -40,17 +55,47 @@ def main(argv: list[str]) -> None:
     name = Path(config_flags.get_config_filename(given["config"])).stem
     workdir = Path(given.workdir or f"runs/{name}")
 
-    # Imported here, so that --help and bad settings answer at once.
-    from craft_jax import blackbox, data, report, training
+    stop = preemption.Notice()
+    stop.listen()
 
-    training.check_workdir(workdir)
+    # Imported here, so that --help and bad settings answer at once.
+    from craft_jax import hosts, report, training
+
+    _meet(given)
+    with hosts.watched():
+        hosts.first_alone(lambda: training.check_workdir(workdir))
+        photographs, black_box = hosts.together(lambda: _load(config))
+    if hosts.is_first():
+        for note in photographs.notes:
+            print(f"note: {note}", flush=True)
+    result = training.train(black_box, photographs, config, workdir, stop=stop).result
+    if hosts.is_first():
+        print(f"\n{report.table(result)}\n\nreport: {workdir / training.REPORT}\ncheckpoint: {workdir / 'checkpoints'}")
+
+
+def _meet(given: flags.FlagValues) -> None:
+    """Joins the other hosts, where the command line or the environment says that there are any."""
+    from craft_jax import hosts
+
+    if given.host_timeout < 1:
+        raise UserError(f"--host_timeout={given.host_timeout} must be at least 1")
+    meeting = hosts.plan(
+        os.environ,
+        coordinator=given.coordinator,
+        process_count=given.process_count,
+        process_index=given.process_index,
+        on_tpu_vm=hosts.on_tpu_vm(),
+    )
+    if meeting:
+        hosts.meet(meeting, given.host_timeout)
+
+
+def _load(config: settings.Config) -> tuple["FewShotSet", "BlackBox"]:
+    from craft_jax import blackbox, data
+
     photographs = data.load(config.data, config.seed)
-    for note in photographs.notes:
-        print(f"note: {note}", flush=True)
     owner = config.black_box
-    black_box = blackbox.load(owner.model, photographs.class_names, owner.template, owner.dtype)
-    result = training.train(black_box, photographs, config, workdir).result
-    print(f"\n{report.table(result)}\n\nreport: {workdir / training.REPORT}\ncheckpoint: {workdir / 'checkpoints'}")
+    return photographs, blackbox.load(owner.model, photographs.class_names, owner.template, owner.dtype)
 
 
 def settings_file(given: flags.FlagValues) -> dict[str, Any]:

@@ -3,29 +3,30 @@
 All side effects of a run live here: its workdir holds checkpoints, metrics.jsonl, result.json, report.md and curve.png.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-import jax.numpy as jnp
-
-from craft_jax import assembly, choice, collaborative, evaluation, report
+from craft_jax import assembly, choice, collaborative, evaluation, hosts, report
 from craft_jax.assembly import Run
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.blackbox.wall import BlackBox
-from craft_jax.checkpoints import Checkpoints, Restored, TunedModel, open_for_prediction, unflatten
-from craft_jax.collaborative import Metrics, Problem, TuningState
+from craft_jax.checkpoints import Checkpoints, Restored, TunedModel, flatten, open_for_prediction, unflatten
+from craft_jax.collaborative import TuningState
 from craft_jax.config import Config, flat_settings
 from craft_jax.data.fewshot import FewShotSet
-from craft_jax.errors import UserError
-from craft_jax.metrics_log import MetricsLog, Row, write_atomically
-from craft_jax.progress import Progress
+from craft_jax.errors import Interrupted, UserError
+from craft_jax.metrics_log import Row, write_atomically
+from craft_jax.record import Record, ends, rows_of
 
+_FREE_TO_CHANGE = {"run.devices", "run.shard_images"}
 RESULT, REPORT, CURVE, METRICS = "result.json", "report.md", "curve.png", "metrics.jsonl"
 
 
@@ -36,37 +37,44 @@ class Outcome(NamedTuple):
     result: Row
 
 
+@hosts.watched()
 def train(
-    black_box: BlackBox, photographs: FewShotSet, config: Config, workdir: str | Path, stream: TextIO | None = None
+    black_box: BlackBox,
+    photographs: FewShotSet,
+    config: Config,
+    workdir: str | Path,
+    stream: TextIO | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Tunes a soft prompt and a refinement head by queries alone, or resumes where a killed run stopped.
+
+    On several hosts each calls it with the same arguments; only host 0 reads and writes the workdir.
 
     Args:
       black_box: set up for `photographs.class_names`.
       photographs: with the shots drawn.
       config: the settings; those of `data` and `black_box` that were used to load the two before, as labels.
       workdir: folder of the run; a finished run in it is returned as it is.
-      stream: where progress is shown; standard output by default.
+      stream: where progress is shown, by host 0; standard output by default.
+      stop: asked between compiled calls; True on any host saves a checkpoint and stops the run on all.
 
     Raises:
+      Interrupted: where `stop` said so; the same call resumes the run.
       UserError: where the workdir cannot be written or holds a run with other settings, devices are too few, or a
         photograph cannot be read. Nothing is written then.
     """
     workdir, stream, began = Path(workdir), stream or sys.stdout, time.monotonic()
-    check_workdir(workdir)
-    if (workdir / RESULT).exists():
+    hosts.first_alone(lambda: check_workdir(workdir))
+    if hosts.first_alone((workdir / RESULT).exists):
         return _finished(workdir, black_box, config, stream)
     run = assembly.assemble(black_box, photographs, config)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with Checkpoints(workdir) as checkpoints:
-        start = _resume(run, checkpoints, workdir, stream) or _begin(run)
-        log = MetricsLog(workdir / METRICS, resume_step=int(start.state.step))
-        tuned = _loop(run, start, log, checkpoints, began - start.seconds, stream)
-        checkpoints.wait()
-    seconds = time.monotonic() - began + start.seconds
-    result = _result(run, photographs, log.rows[-1], start.zero_shot, seconds)
-    _leave(workdir, result, log.rows, config)
-    return Outcome(tuned, result)
+    with _open(workdir) as checkpoints:
+        start = _start(run, checkpoints, workdir, stream)
+        record = None if checkpoints is None else _record(run, start, workdir, checkpoints, began, stream)
+        with record or contextlib.nullcontext():
+            reached = _loop(run, start, record, stop)
+    result = hosts.first_alone(lambda: _leave(run, photographs, start, record, workdir, time.monotonic() - began))
+    return Outcome(choice.contender(result["chosen"], *ends(run, reached)), result)
 
 
 class _Start(NamedTuple):
@@ -77,12 +85,32 @@ class _Start(NamedTuple):
     seconds: float
 
 
-def _begin(run: Run) -> _Start:
-    zero_shot = evaluation.zero_shot(run.problem.black_box, run.test, run.test_labels, run.meter)
-    return _Start(run.state, zero_shot, seconds=0.0)
+def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None]:
+    """The run's checkpoints on host 0, nothing elsewhere."""
+    if not hosts.is_first():
+        return contextlib.nullcontext()
+    workdir.mkdir(parents=True, exist_ok=True)
+    return Checkpoints(workdir)
 
 
-def _resume(run: Run, checkpoints: Checkpoints, workdir: Path, stream: TextIO) -> _Start | None:
+def _start(run: Run, checkpoints: Checkpoints | None, workdir: Path, stream: TextIO) -> _Start:
+    """Where host 0 finds the run, or its beginning, on every host."""
+
+    def find() -> Row:
+        assert checkpoints is not None
+        return _resume(run, checkpoints, workdir, stream) or {
+            "state": flatten(run.state),
+            "zero_shot": evaluation.zero_shot(run.problem.black_box, run.test, run.test_labels, run.meter),
+            "seconds": 0.0,
+            "ledger": dataclasses.asdict(run.meter.ledger),
+        }
+
+    found = hosts.first_alone(find)
+    run.meter.ledger = Ledger(**found["ledger"])
+    return _Start(unflatten(found["state"], like=run.state), found["zero_shot"], found["seconds"])
+
+
+def _resume(run: Run, checkpoints: Checkpoints, workdir: Path, stream: TextIO) -> Row | None:
     restored = checkpoints.restore_latest()
     if restored is None:
         return None
@@ -91,91 +119,57 @@ def _resume(run: Run, checkpoints: Checkpoints, workdir: Path, stream: TextIO) -
         print(f"checkpoint {step} is damaged; falling back to checkpoint {restored.step}", file=stream)
     checkpoints.drop(restored.damaged)
     print(f"resuming {workdir} after step {restored.step} of {run.config.steps}", file=stream, flush=True)
-    run.meter.ledger = Ledger(**restored.about["ledger"])
-    state = unflatten(restored.state, like=run.state)
-    return _Start(state, restored.about["zero_shot"], restored.about["seconds"])
+    return {"state": restored.state} | {name: restored.about[name] for name in ("zero_shot", "seconds", "ledger")}
 
 
-def _loop(
-    run: Run, start: _Start, log: MetricsLog, checkpoints: Checkpoints, began: float, stream: TextIO
-) -> TunedModel:
-    config, problem = run.config, run.problem
+def _record(run: Run, start: _Start, workdir: Path, checkpoints: Checkpoints, began: float, stream: TextIO) -> Record:
+    return Record(
+        run,
+        int(start.state.step),
+        workdir / METRICS,
+        checkpoints=checkpoints,
+        zero_shot=start.zero_shot,
+        began=began - start.seconds,
+        stream=stream,
+    )
+
+
+def _loop(run: Run, start: _Start, record: Record | None, stop: Callable[[], bool]) -> TuningState:
+    """Steps until the budget is spent; every host takes the same, and host 0 keeps the record.
+
+    Returns:
+      The last state, on the host.
+    """
+    config = run.config
     one_step = collaborative.build_step(run.method)
-    steps_in_one_call = functools.cache(lambda steps: run.spread.compile(collaborative.run_steps(one_step, steps)))
-    everywhere, state = run.spread.replicate(problem), run.spread.mapped(start.state)
+    placed, axes = assembly.place(run)
+    steps_in_one_call = functools.cache(
+        lambda steps: run.spread.compile(collaborative.run_steps(one_step, steps), axes)
+    )
+    state = run.spread.mapped(start.state)
     done = int(start.state.step)
-    tuned = _tuned(problem, start.state)
-    with Progress(config.steps, done, config.query_budget, stream) as progress:
-        while done < config.steps:
-            steps = min(config.run.steps_per_call, config.steps - done)
-            before = run.meter.ledger
-            run.meter.admit(run.cost_of_step * steps)
-            state, metrics = steps_in_one_call(steps)(everywhere, state)
-            rows = _rows(done, before, run.cost_of_step, run.spread.fetch(metrics))
-            done += steps
+    while done < config.steps:
+        if hosts.any_of(stop()):
+            if record:
+                record.save(run.spread.fetch(state))
+            raise Interrupted(f"stopped after step {done} of {config.steps}")
+        steps = min(config.run.steps_per_call, config.steps - done)
+        before = run.meter.ledger
+        run.meter.admit(run.cost_of_step * steps)
+        state, metrics = steps_in_one_call(steps)(placed, state)
+        rows = rows_of(run.spread.fetch(metrics), done, before, run.cost_of_step)
+        done += steps
 
-            tested, saved = _due(config.run.eval_every, done, config), _due(config.run.checkpoint_every, done, config)
-            if tested or saved:
-                reached = run.spread.fetch(state)
-                tuned = _tuned(problem, reached)
-            if tested:
-                accuracy = evaluation.measure(problem.black_box, tuned, run.test, run.test_labels, run.meter)
-                rows[-1] |= {"test_prompt_only": accuracy.prompt_only, "test_refined": accuracy.refined}
-            if done == config.steps:
-                tuned = _choose(run, tuned, rows[-1])
-            log.append(rows)
-            progress.show(rows[-1], run.meter.ledger)
+        tested, saved = _due(config.run.eval_every, done, config), _due(config.run.checkpoint_every, done, config)
+        if record:
+            record.add(rows, run.spread.fetch(state) if tested else None)
             if saved:
-                about = {
-                    "settings": dataclasses.asdict(config),
-                    "ledger": dataclasses.asdict(run.meter.ledger),
-                    "zero_shot": start.zero_shot,
-                    "seconds": time.monotonic() - began,
-                }
-                checkpoints.save(done, reached, tuned, about, rows[-1]["refined_loss"])
-    return tuned
-
-
-def _choose(run: Run, tuned: TunedModel, row: Row) -> TunedModel:
-    """The model to deploy, and in the row which it is and what it reaches."""
-    chosen = choice.Choice(choice.REFINED, tuned, {})
-    if run.held_out is not None:
-        unlearnt = _tuned(run.problem, run.state)
-        chosen = choice.choose(run.problem.black_box, tuned, unlearnt, run.held_out, run.held_out_labels, run.meter)
-    accuracy = evaluation.measure(run.problem.black_box, chosen.model, run.test, run.test_labels, run.meter)
-    row |= {"chosen": chosen.name, "test_chosen": accuracy.refined, "held_out_loss": chosen.losses}
-    return chosen.model
+                record.save(run.spread.fetch(state))
+    return run.spread.fetch(state)
 
 
 def _due(every: int, done: int, config: Config) -> bool:
     return done == config.steps or (every > 0 and done % every == 0)
-
-
-def _rows(done: int, before: Ledger, cost: Ledger, metrics: Metrics) -> list[Row]:
-    rows = []
-    for i in range(metrics.loss.size):
-        spent = before + cost * (i + 1)
-        rows.append(
-            {
-                "step": done + i + 1,
-                "prompts": spent.prompts,
-                "predictions": spent.search_predictions,
-                "loss": float(metrics.loss[i]),
-                "refined_loss": float(metrics.refined_loss[i]),
-                "train_prompt_only": 100 * float(metrics.prompt_accuracy[i]),
-                "train_refined": 100 * float(metrics.train_accuracy[i]),
-            }
-        )
-    return rows
-
-
-def _tuned(problem: Problem, state: TuningState) -> TunedModel:
-    return TunedModel(
-        prompt=problem.generator(jnp.asarray(state.search.z)),
-        head=state.head.params,
-        black_box=problem.black_box.identity,
-        class_names=problem.black_box.class_names,
-    )
 
 
 def check_workdir(workdir: Path) -> None:
@@ -193,37 +187,42 @@ def check_workdir(workdir: Path) -> None:
 
 
 def _finished(workdir: Path, black_box: BlackBox, config: Config, stream: TextIO) -> Outcome:
-    restored = open_for_prediction(workdir)
-    _check_same_run(restored, black_box, config, workdir)
-    print(f"{workdir} holds this run, finished; choose another --workdir to run it again", file=stream, flush=True)
-    return Outcome(restored.tuned, json.loads((workdir / RESULT).read_text(encoding="utf-8")))
+    def find() -> Row:
+        restored = open_for_prediction(workdir)
+        _check_same_run(restored, black_box, config, workdir)
+        print(f"{workdir} holds this run, finished; choose another --workdir to run it again", file=stream, flush=True)
+        result = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
+        return {"prompt": restored.tuned.prompt, "head": restored.tuned.head, "result": result}
+
+    found = hosts.first_alone(find)
+    tuned = TunedModel(found["prompt"], found["head"], black_box.identity, black_box.class_names)
+    return Outcome(tuned, found["result"])
 
 
 def _check_same_run(restored: Restored, black_box: BlackBox, config: Config, workdir: Path) -> None:
     evaluation.check_fit(restored.tuned, black_box)
     made, asked = flat_settings(restored.about["settings"]), flat_settings(dataclasses.asdict(config))
     for name in sorted(made.keys() | asked.keys()):
-        # Any number of devices continues a run with the same bits.
-        if name != "run.devices" and made.get(name) != asked.get(name):
+        # Any number of devices and hosts continues a run with the same bits.
+        if name not in _FREE_TO_CHANGE and made.get(name) != asked.get(name):
             raise UserError(
                 f"--workdir={workdir} holds a run with {name}={made.get(name)!r}, not {asked.get(name)!r}; "
                 "choose another --workdir"
             )
 
 
-def _result(run: Run, photographs: FewShotSet, last: Row, zero_shot: float, seconds: float) -> Row:
+def _result(run: Run, photographs: FewShotSet, last: Row, start: _Start, seconds: float) -> Row:
     ledger, config = run.meter.ledger, run.config
     return {
-        "zero_shot": zero_shot,
+        "zero_shot": start.zero_shot,
         "prompt_only": last["test_prompt_only"],
         "refined": last["test_refined"],
         "accuracy": last["test_chosen"],
         "chosen": last["chosen"],
         "held_out": {"images": int(run.held_out_labels.size), "loss": last["held_out_loss"]},
-        "recipe": {"estimator": config.search.estimator, "context": config.prompt.context},
         "queries": ledger.prompts,
         "predictions": ledger.search_predictions,
-        "seconds": seconds,
+        "seconds": seconds + start.seconds,
         "seed": config.seed,
         "shots": config.data.shots,
         "black_box": run.problem.black_box.identity["model"],
@@ -232,13 +231,21 @@ def _result(run: Run, photographs: FewShotSet, last: Row, zero_shot: float, seco
         "train_images": len(photographs.train),
         "test_images": len(photographs.test),
         "learn": config.learn,
+        "estimator": config.search.estimator,
+        "context": config.prompt.context,
         "ledger": dataclasses.asdict(ledger),
         "notes": list(photographs.notes),
     }
 
 
-def _leave(workdir: Path, result: Row, rows: list[Row], config: Config) -> None:
-    report.draw_curve(workdir / CURVE, rows, result["zero_shot"])
-    page = report.markdown(result, flat_settings(dataclasses.asdict(config)), curve=CURVE)
+def _leave(
+    run: Run, photographs: FewShotSet, start: _Start, record: Record | None, workdir: Path, seconds: float
+) -> Row:
+    """Writes report, curve and result; the result last, for it says that the run is finished."""
+    assert record is not None
+    result = _result(run, photographs, record.rows[-1], start, seconds)
+    report.draw_curve(workdir / CURVE, record.rows, start.zero_shot)
+    page = report.markdown(result, flat_settings(dataclasses.asdict(run.config)), curve=CURVE)
     write_atomically(workdir / REPORT, page)
     write_atomically(workdir / RESULT, json.dumps(result, indent=2) + "\n")
+    return result

@@ -1,10 +1,10 @@
-"""Shared by all tests: four simulated devices, a small set in CoOp's layout, and the bundled black box."""
+"""Shared by all tests: eight simulated devices, a small set in CoOp's layout, and the bundled black box."""
 
 import os
 import tempfile
 
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="craft_jax_cache_")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import json
 import shutil

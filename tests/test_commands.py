@@ -59,7 +59,7 @@ def test_the_main_job_tunes_on_a_folder_in_coops_layout(tuned, capsys, coop_root
         (["--config=configs/demo.py", "--config.data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["--config=configs/demo.py", "--config.black_box.model=/nowhere"], "black_box.model='/nowhere'"),
         (["--config=configs/demo.py", "--workdir=setup.cfg/x"], "--workdir=setup.cfg/x: cannot write into"),
-        (["--config=configs/demo.py", "--config.run.devices=64"], "run.devices=64, and JAX finds 4 here"),
+        (["--config=configs/demo.py", "--config.run.devices=64"], "run.devices=64, and JAX finds 8 here"),
         (["--config=configs/demo.py", "--wordkir=x"], "Unknown command line flag 'wordkir'. Did you mean: workdir"),
         (["--config=configs/demo.py", "more"], "unexpected argument 'more'"),
     ],

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import craft_jax
+from benchmarks.devices import collective_bytes
 from craft_jax import assembly, blackbox, checkpoints, collaborative, training
-from craft_jax.errors import UserError
+from craft_jax.errors import Interrupted, UserError
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -53,7 +54,7 @@ def finished(tmp_path, small_black_box, small_set, small_config):
     return tmp_path / "finished"
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, 4, 8])
 def test_any_number_of_devices_gives_the_bits_of_one(
     devices, finished, tmp_path, small_black_box, small_set, small_config
 ):
@@ -79,8 +80,40 @@ def test_a_run_does_not_depend_on_how_many_steps_a_call_makes(
     _assert_same_bits(finished, tmp_path / "one")
 
 
+@pytest.mark.parametrize("devices", [1, 3])
+def test_images_split_over_devices_give_the_bits_of_images_on_every_device(
+    devices, finished, tmp_path, small_black_box, small_set, small_config
+):
+    split = _with_run(small_config, devices=devices, shard_images="yes")
+    _train(small_black_box, small_set, split, tmp_path / "split")
+
+    _assert_same_bits(finished, tmp_path / "split")
+
+
+def test_a_device_holds_its_share_of_split_images(small_black_box, small_set, small_config):
+    run = assembly.assemble(small_black_box, small_set, _with_run(small_config, devices=5, shard_images="yes"))
+    placed, _ = assembly.place(run)
+
+    assert run.problem.views.shape[:2] == (2, 12)
+    assert placed.views.shape[:3] == (5, 2, 3)  # 12 images on 5 devices, padded
+    assert {shard.data.shape[:3] for shard in placed.views.addressable_shards} == {(1, 2, 3)}
+
+
+def test_a_run_that_is_told_to_stop_saves_and_resumes_to_the_same_bits(
+    finished, tmp_path, small_black_box, small_set, small_config
+):
+    answers = iter([False, True])
+    stopped = tmp_path / "stopped"
+    with pytest.raises(Interrupted, match="stopped after step 2 of 6"):
+        training.train(small_black_box, small_set, small_config, stopped, io.StringIO(), stop=lambda: next(answers))
+    assert not (stopped / training.RESULT).exists()
+    _train(small_black_box, small_set, _with_run(small_config, devices=2), stopped)
+
+    _assert_same_bits(finished, stopped)
+
+
 def test_too_few_devices_are_an_error_before_anything_is_written(tmp_path, small_black_box, small_set, small_config):
-    with pytest.raises(UserError, match="run.devices=99, and JAX finds 4 here"):
+    with pytest.raises(UserError, match="run.devices=99, and JAX finds 8 here"):
         _train(small_black_box, small_set, _with_run(small_config, devices=99), tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
@@ -96,6 +129,20 @@ def test_nothing_moves_between_host_and_device_inside_the_loop(small_black_box, 
             state, metrics = steps(problem, state)
     assert run.spread.fetch(state).step == 6
     assert np.isfinite(run.spread.fetch(metrics).loss).all()
+
+
+@pytest.mark.parametrize(("shard_images", "features"), [("no", 0), ("yes", (1 + 3) * 12)])
+def test_only_losses_cross_devices_and_of_split_images_the_views_drawn(
+    shard_images, features, small_black_box, small_set, small_config
+):
+    run = assembly.assemble(small_black_box, small_set, _with_run(small_config, devices=4, shard_images=shard_images))
+    placed, axes = assembly.place(run)
+    step = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), 1), axes)
+    program = step.lower(placed, run.spread.mapped(run.state)).compile().as_text()
+    width = run.problem.views.shape[-1]
+
+    # Of 8 losses, and of the images drawn for the candidates and for 3 epochs, three quarters come from other devices.
+    assert collective_bytes(program, devices=4) == {"all-gather": (8 + features * width) * 4 * 3 // 4}
 
 
 def test_chunks_of_several_pairs_find_the_same_as_one_by_one(

@@ -1,0 +1,25 @@
+# craft_jax in a container, for CPU, GPU or TPU:
+#
+#   docker build --tag=craft_jax:cpu .
+#   docker build --tag=craft_jax:gpu --build-arg=JAX='jax[cuda12]' .
+#   docker build --tag=craft_jax:tpu --build-arg=JAX='jax[tpu]' .
+#   docker run --rm --gpus=all --volume="$PWD/runs:/craft/runs" craft_jax:gpu --config=configs/demo.py
+#
+# The NVIDIA driver comes from the host, CUDA from JAX's own packages.
+FROM python:3.11-slim
+
+ARG JAX=jax
+WORKDIR /craft
+
+# Dependencies first, so that a change of the sources does not install them again.
+COPY setup.cfg pyproject.toml README.md LICENSE ./
+RUN mkdir craft_jax && touch craft_jax/__init__.py && pip install --no-cache-dir --editable . "$JAX"
+
+COPY craft_jax craft_jax
+COPY configs configs
+COPY launch launch
+
+# So that a run as another user (--user) can keep compiled programs.
+ENV XDG_CACHE_HOME=/tmp/cache PYTHONUNBUFFERED=1
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "craft_jax.main"]

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The main job on simulated devices, to see that any number of devices and hosts gives the same numbers:
+#
+#   launch/local_devices.sh --devices=4 -- --config=configs/demo.py --workdir=runs/four
+#   launch/local_devices.sh --devices=2 --hosts=2 -- --config=configs/demo.py --workdir=runs/two_hosts
+#
+# --devices: simulated devices of each process. --hosts: processes (1), which meet on --port (29500) of this machine.
+# What follows -- goes to craft_jax.main. --dry-run prints every command instead. PYTHON names the interpreter.
+# Costs nothing but this machine's processor: simulated devices share it, so more of them are no faster.
+set -euo pipefail
+# shellcheck source=launch/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+usage="usage: launch/local_devices.sh --devices=N [--hosts=1] [--port=29500] [--dry-run] -- --config=FILE ..."
+devices='' hosts=1 port=29500
+while (($#)); do
+  case "$1" in
+    --devices=*) devices="${1#*=}" ;;
+    --hosts=*) hosts="${1#*=}" ;;
+    --port=*) port="${1#*=}" ;;
+    --dry-run) dry_run=true ;;
+    --help) echo "$usage" && exit 0 ;;
+    --) shift && break ;;
+    *) fail "unknown argument $1; $usage" ;;
+  esac
+  shift
+done
+[[ "$devices" =~ ^[1-9][0-9]*$ ]] || fail "--devices=N is missing or no number; $usage"
+[[ "$hosts" =~ ^[1-9][0-9]*$ ]] || fail "--hosts=$hosts must be a number; $usage"
+
+python="${PYTHON:-python}"
+job=(env "JAX_PLATFORMS=cpu" "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices"
+  "$python" -m craft_jax.main "$@")
+if ((hosts == 1)); then
+  run "${job[@]}"
+  exit
+fi
+
+processes=()
+trap '((${#processes[@]} == 0)) || kill "${processes[@]}" 2>/dev/null || true' INT TERM
+for ((host = 0; host < hosts; host++)); do
+  meeting=("--coordinator=127.0.0.1:$port" "--process_count=$hosts" "--process_index=$host")
+  if [[ "$dry_run" == true ]]; then
+    run "${job[@]}" "${meeting[@]}"
+  else
+    "${job[@]}" "${meeting[@]}" &
+    processes+=("$!")
+  fi
+done
+status=0
+for process in ${processes[@]+"${processes[@]}"}; do
+  wait "$process" || status=$?
+done
+exit "$status"

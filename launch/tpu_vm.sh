@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# The main job on a Cloud TPU slice, one host or many. Each verb is one step, and --dry-run prints its commands instead:
+#
+#   where=(--project=my-project --zone=us-west4-a --name=craft)
+#   launch/tpu_vm.sh create "${where[@]}" --type=v5litepod-16 --runtime=v2-alpha-tpuv5-lite --spot
+#   launch/tpu_vm.sh setup  "${where[@]}"
+#   launch/tpu_vm.sh run    "${where[@]}" --bucket=gs://my-bucket/craft -- --config=configs/caltech.py
+#   launch/tpu_vm.sh logs   "${where[@]}"
+#   launch/tpu_vm.sh fetch  "${where[@]}" --bucket=gs://my-bucket/craft --to=runs/craft
+#   launch/tpu_vm.sh delete "${where[@]}"
+#
+# create   makes the slice; it costs its chips x their hourly price from now until `delete`, whether it works or idles.
+# setup    copies the commit that is checked out here to every host and installs it.
+# run      starts the job on every host and returns; a host that loses another, or is told to stop, resumes by itself.
+#          With --bucket, host 0 keeps a copy of the workdir there, the only thing that outlives a spot slice.
+# watch    looks every minute; makes a preempted slice anew (delete, create, setup, run: this costs again), at most
+#          --restarts (10) times, until the bucket holds result.json. Takes what create and run take.
+# logs     streams a host's output (--worker=0).
+# fetch    copies the workdir, from the bucket or from host 0, to --to.
+# delete   deletes the slice, after asking; --yes does not ask. The bucket stays.
+set -euo pipefail
+# shellcheck source=launch/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+usage="usage: launch/tpu_vm.sh create|setup|run|watch|logs|fetch|delete --project=P --zone=Z --name=N [--dry-run] ...
+  create: --type=T --runtime=R [--spot]   run: [--bucket=gs://B/FOLDER] -- --config=FILE ...   logs: [--worker=0]
+  watch: what create and run take, [--restarts=10]   fetch: [--bucket=...] --to=FOLDER   delete: [--yes]"
+verb="${1:-}"
+[[ "$verb" =~ ^(create|setup|run|watch|logs|fetch|delete|--help)$ ]] || fail "a verb is missing; $usage"
+[[ "$verb" != --help ]] || { echo "$usage" && exit 0; }
+shift
+
+project='' zone='' name='' type='' runtime='' bucket='' to='' worker=0 restarts=10 spot=false yes=false
+while (($#)); do
+  case "$1" in
+    --project=*) project="${1#*=}" ;;
+    --zone=*) zone="${1#*=}" ;;
+    --name=*) name="${1#*=}" ;;
+    --type=*) type="${1#*=}" ;;
+    --runtime=*) runtime="${1#*=}" ;;
+    --bucket=*) bucket="${1#*=}" ;;
+    --to=*) to="${1#*=}" ;;
+    --worker=*) worker="${1#*=}" ;;
+    --restarts=*) restarts="${1#*=}" ;;
+    --spot) spot=true ;;
+    --yes) yes=true ;;
+    --dry-run) dry_run=true ;;
+    --) shift && break ;;
+    *) fail "unknown argument $1; $usage" ;;
+  esac
+  shift
+done
+job=("$@")
+
+needs() {
+  local setting
+  for setting in "$@"; do
+    [[ -n "${!setting}" ]] || fail "--$setting is missing for $verb; $usage"
+  done
+}
+needs project zone name
+where=("--project=$project" "--zone=$zone")
+
+tpu() {
+  run gcloud compute tpus tpu-vm "$@" "${where[@]}"
+}
+
+on_hosts() { # WORKER COMMAND
+  tpu ssh "$name" "--worker=$1" "--command=$2"
+}
+
+create() {
+  needs type runtime
+  local options=("--accelerator-type=$type" "--version=$runtime")
+  [[ "$spot" == false ]] || options+=(--spot)
+  tpu create "$name" "${options[@]}"
+}
+
+setup() {
+  local archive="${TMPDIR:-/tmp}/craft_jax_$name.tar.gz"
+  run git archive --format=tar.gz "--output=$archive" HEAD &&
+    tpu scp "$archive" "$name:craft_jax.tar.gz" --worker=all &&
+    on_hosts all "mkdir -p craft_jax && tar -xzf craft_jax.tar.gz -C craft_jax && cd craft_jax \
+&& python3 -m pip install --user --quiet uv && python3 -m uv venv --quiet --allow-existing --python 3.11 .venv \
+&& python3 -m uv pip install --quiet --python .venv/bin/python --editable . 'jax[tpu]'"
+}
+
+start() {
+  ((${#job[@]} > 0)) || fail "-- --config=FILE is missing for $verb; $usage"
+  [[ " ${job[*]}" != *" --workdir"* ]] || fail "--workdir is the script's own: runs/$name on host 0"
+  local arguments
+  arguments="$(printf ' %q' "${bucket:-none}" "runs/$name" "${job[@]}")"
+  on_hosts all "cd craft_jax && nohup setsid launch/tpu_host.sh$arguments > ../$name.log 2>&1 < /dev/null & sleep 1"
+}
+
+remove() {
+  local options=()
+  [[ "$1" == false ]] || options=(--quiet)
+  tpu delete "$name" ${options[@]+"${options[@]}"}
+}
+
+watch() {
+  needs type runtime bucket
+  ((${#job[@]} > 0)) || fail "-- --config=FILE is missing for $verb; $usage"
+  if [[ "$dry_run" == true ]]; then
+    echo "every minute, until $bucket/result.json is there:"
+    run gcloud storage ls "$bucket/result.json"
+    tpu describe "$name" "--format=value(state)"
+    echo "where the slice is PREEMPTED, TERMINATED or gone, at most $restarts times:"
+    remove true && create && setup && start
+    return
+  fi
+  local made=0 state
+  until gcloud storage ls "$bucket/result.json" >/dev/null 2>&1; do
+    state="$(tpu describe "$name" "--format=value(state)" 2>/dev/null || echo GONE)"
+    if [[ "$state" =~ ^(PREEMPTED|TERMINATED|GONE)$ ]]; then
+      ((made < restarts)) || fail "$name is $state after $made restarts; the bucket holds what it reached"
+      made=$((made + 1))
+      echo "$(date -u +%FT%TZ) $name is $state: making it anew ($made of $restarts)" >&2
+      [[ "$state" == GONE ]] || remove true
+      # No capacity, or preempted again before it ran: look again in a minute.
+      { create && setup && start; } || echo "$name could not be started" >&2
+    fi
+    sleep 60
+  done
+  echo "finished: $bucket/result.json; the slice still runs and costs: launch/tpu_vm.sh delete ${where[*]} --name=$name"
+}
+
+case "$verb" in
+  create) create ;;
+  setup) setup ;;
+  run) start ;;
+  watch) watch ;;
+  logs) on_hosts "$worker" "tail -n 100 -F $name.log" ;;
+  fetch)
+    needs to
+    run mkdir -p "$to"
+    if [[ -n "$bucket" ]]; then
+      run gcloud storage rsync --recursive "$bucket" "$to"
+    else
+      tpu scp "$name:craft_jax/runs/$name/*" "$to" --worker=0 --recurse
+    fi
+    ;;
+  delete) remove "$yes" ;;
+esac

@@ -133,7 +133,7 @@ class SearchConfig:
     shaping: str = setting("none", one_of("ranks", "none"))
     optimizer: str = setting("adam", one_of("adam", "momentum", "sgd"))
     schedule: str = setting("cosine", one_of("cosine", "constant", "spall"))
-    learning_rate: float = setting(0.6, POSITIVE)
+    learning_rate: float = setting(1.0, POSITIVE)
     clip: float = setting(0.0, CLIP)
     fitness: str = setting("refined", one_of("refined", "prompt"))
     guarded: bool = setting(True)

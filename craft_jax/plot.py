@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from craft_jax.results import PROMPT_ONLY, REFINED, ZERO_SHOT, Entry
+from craft_jax.results import CHOSEN, PROMPT_ONLY, ZERO_SHOT, Entry
 
 _COLUMNS = 4
 
@@ -36,10 +36,10 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
 
 
 def _draw_set(axes: Any, label: str, entries: Sequence[Entry]) -> None:
-    refined = sorted((e for e in entries if e.measure == REFINED), key=lambda e: e.shots)
+    chosen = sorted((e for e in entries if e.measure == CHOSEN), key=lambda e: e.shots)
     prompt = sorted((e for e in entries if e.measure == PROMPT_ONLY), key=lambda e: e.shots)
     zero_shot = next(e for e in entries if e.measure == ZERO_SHOT)
-    published = [e for e in refined if e.published is not None]
+    published = [e for e in chosen if e.published is not None]
     axes.axhline(zero_shot.mean, color="0.4", ls=":", label="zero-shot")
     if published:
         axes.plot(
@@ -47,7 +47,7 @@ def _draw_set(axes: Any, label: str, entries: Sequence[Entry]) -> None:
         )
     for series, style, color, name in (
         (prompt, "s-", "tab:blue", "tuned prompt alone"),
-        (refined, "o-", "tab:red", "tuned prompt + head"),
+        (chosen, "o-", "tab:red", "tuned, as chosen"),
     ):
         axes.errorbar(
             [e.shots for e in series],
@@ -60,7 +60,7 @@ def _draw_set(axes: Any, label: str, entries: Sequence[Entry]) -> None:
             label=name,
         )
     axes.set_xscale("log", base=2)
-    axes.set_xticks([e.shots for e in refined], [str(e.shots) for e in refined])
+    axes.set_xticks([e.shots for e in chosen], [str(e.shots) for e in chosen])
     axes.minorticks_off()
     axes.set(title=label, xlabel="shots a class", ylabel="test accuracy in %")
     axes.grid(alpha=0.3)

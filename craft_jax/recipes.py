@@ -17,6 +17,11 @@ _CMA_ES = {"estimator": "cma-es", "population_size": 40, "sigma": 1.0, "fitness"
 RECIPES: dict[str, dict[str, Any]] = {
     # Ours: the defaults of `config`, which the study in benchmarks/search chose.
     "craft": {},
+    # Ours with one soft prompt for all classes, which can go to other classes and other data sets.
+    "unified": {
+        "prompt": {"context": "unified", "intrinsic_dim": 512},
+        "search": {"population_size": 40, "shaping": "ranks", "learning_rate": 0.5},
+    },
     # CraFT as published (Wang et al., ICML 2024), for a set that it does not have; else see `_published_numbers`.
     "paper": {
         "held_out": "none",

@@ -10,8 +10,8 @@ from craft_jax.plan import PlannedRun
 from craft_jax.protocols import harmonic_mean
 from craft_jax.published import PUBLISHED, SHIFTS
 
-ZERO_SHOT, PROMPT_ONLY, REFINED = "zero_shot", "prompt_only", "refined"
-MEASURES = (ZERO_SHOT, PROMPT_ONLY, REFINED)
+ZERO_SHOT, PROMPT_ONLY, REFINED, CHOSEN = "zero_shot", "prompt_only", "refined", "accuracy"
+MEASURES = (ZERO_SHOT, PROMPT_ONLY, REFINED, CHOSEN)
 
 
 class Entry(NamedTuple):
@@ -89,7 +89,7 @@ def _tests(run: PlannedRun, protocol: str) -> dict[str, dict[str, Any]]:
 def _base_to_new(base: dict[str, Any], new: dict[str, Any]) -> dict[str, dict[str, Any]]:
     # New classes have no head: their refined predictions are the prompt's.
     new = {**new, REFINED: new[PROMPT_ONLY]}
-    both = {measure: harmonic_mean(base[measure], new[measure]) for measure in MEASURES}
+    both = {measure: harmonic_mean(base[measure], new[measure]) for measure in (ZERO_SHOT, PROMPT_ONLY, REFINED)}
     return {"base": base, "new": new, "harmonic mean": both}
 
 
@@ -97,7 +97,11 @@ def _published(run: PlannedRun, protocol: str, measure: str, target: str) -> flo
     name, shots = run.config.data.name, run.config.data.shots
     if protocol == "few_shot" and name in PUBLISHED:
         its = PUBLISHED[name]
-        return {ZERO_SHOT: its["zero_shot"], REFINED: its["accuracy"].get(shots)}.get(measure)
+        return {
+            ZERO_SHOT: its["zero_shot"],
+            REFINED: its["accuracy"].get(shots),
+            CHOSEN: its["accuracy"].get(shots),
+        }.get(measure)
     if protocol == "shift" and shots == 16:
         kind = "zero_shot" if measure == ZERO_SHOT else "tuned" if measure == REFINED else ""
         return SHIFTS.get(backbone(run.config.black_box.model), {}).get(kind, {}).get(target)

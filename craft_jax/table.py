@@ -9,10 +9,15 @@ from pathlib import Path
 from craft_jax import plot, results
 from craft_jax.metrics_log import write_atomically
 from craft_jax.plan import PlannedRun
-from craft_jax.results import PROMPT_ONLY, REFINED, ZERO_SHOT, Entry
+from craft_jax.results import CHOSEN, PROMPT_ONLY, REFINED, ZERO_SHOT, Entry
 
 MARKDOWN, CSV, PLOT = "table.md", "table.csv", "table.png"
-_MEASURE_NAMES = {ZERO_SHOT: "zero-shot", PROMPT_ONLY: "tuned prompt", REFINED: "tuned prompt + head"}
+_MEASURE_NAMES = {
+    ZERO_SHOT: "zero-shot",
+    PROMPT_ONLY: "tuned prompt",
+    REFINED: "tuned prompt + head",
+    CHOSEN: "as chosen",
+}
 _HEADINGS = {
     "base_to_new": "Tuned on the base classes. The head knows these alone: new classes are predicted by the prompt.",
     "cross": "The tuned prompt without its head, which knows the classes of its own set alone.",
@@ -41,7 +46,7 @@ def _seeds(runs: Sequence[PlannedRun]) -> str:
 def _by_shots(entries: list[Entry]) -> list[str]:
     """A row for each set and its published figures, a column for zero-shot and each number of shots."""
     labels, shots = _distinct(e.label for e in entries), sorted({e.shots for e in entries})
-    cells = {(e.label, e.shots): e for e in entries if e.measure == REFINED}
+    cells = {(e.label, e.shots): e for e in entries if e.measure == CHOSEN}
     unlearnt = {e.label: e for e in entries if e.measure == ZERO_SHOT}
     rows = []
     for label in labels:

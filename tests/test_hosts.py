@@ -117,7 +117,7 @@ class Job:
             command = [
                 sys.executable, "-m", "craft_jax.main", "--config=configs/caltech.py", f"--workdir={workdir}",
                 f"--config.data.root={coop_root}", "--config.data.shots=4", "--config.data.views=2",
-                "--config.black_box.model=bundled", "--config.query_budget=96", "--config.search.population_size=8",
+                "--config.black_box.model=bundled", "--config.query_budget=117", "--config.search.population_size=8",
                 "--config.run.steps_per_call=2", "--config.run.eval_every=4", "--config.run.checkpoint_every=4",
                 "--config.run.reuse_features=False", f"--host_timeout={timeout}",
                 *(meeting if count > 1 else []), *(differing or {}).get(index, []),

@@ -8,7 +8,7 @@ import pytest
 
 import craft_jax
 from craft_jax import data
-from craft_jax.config import Config, DataConfig, RefinementConfig, RunConfig, SearchConfig
+from craft_jax.config import Config, DataConfig, PromptConfig, RefinementConfig, RunConfig, SearchConfig
 from craft_jax.data import arrays, fewshot, fgvc, imagenet
 from craft_jax.errors import UserError
 from tests import miniatures
@@ -196,6 +196,7 @@ def test_arrays_train_and_their_tuned_model_evaluates(tmp_path):
     config = Config(
         query_budget=8,
         data=DataConfig(shots=3, views=1),
+        prompt=PromptConfig(std=0.01),
         search=SearchConfig(population_size=8),
         refinement=RefinementConfig(hidden=8),
         run=RunConfig(devices=1, reuse_features=False),
@@ -203,7 +204,7 @@ def test_arrays_train_and_their_tuned_model_evaluates(tmp_path):
     tuned, result = craft_jax.train(black_box, few, config, tmp_path / "run")
 
     assert (result["split"], result["train_images"], result["test_images"]) == ("arrays", 9, 12)
-    assert craft_jax.evaluate(tuned, black_box, few.test).refined == result["refined"]
+    assert craft_jax.evaluate(tuned, black_box, few.test).refined == result["accuracy"]
 
 
 def test_arrays_may_bring_their_own_test_images_of_any_size_and_in_grey():

@@ -11,7 +11,8 @@ from craft_jax import blackbox, recipes, training
 from craft_jax.config import Config, RunConfig
 from craft_jax.data import FewShotSet
 
-STEP_LINE = 10
+STEP_LINE = 4
+FINISHED = "finished.json"
 
 
 def settings(recipe: str, task: str, shots: int, seed: int, queries: int, changes: dict[str, Any]) -> Config:
@@ -32,7 +33,7 @@ def settings(recipe: str, task: str, shots: int, seed: int, queries: int, change
 
 def result(config: Config, photographs: FewShotSet, folder: Path) -> dict[str, Any]:
     """What result.json says of the run, and under `curve` its tested steps, [prompts, predictions, accuracy]."""
-    finished = folder / "finished.json"
+    finished = folder / FINISHED
     if not finished.exists():
         black_box = blackbox.load(config.black_box.model, photographs.class_names)
         found = training.train(black_box, photographs, config, folder, stream=io.StringIO()).result

@@ -1,0 +1,90 @@
+"""Every recipe on three tasks at equal budgets: accuracy over queries and over predictions, wins, time a step.
+
+    python -m benchmarks.search.study [RECIPE ...]
+
+Recipes run with the settings that `benchmarks.search.tune` chose. Finished runs under runs/search_study are kept, so that
+recipes can run side by side and a second call only reports. Recipes whose schedules stretch over the budget are run
+anew for each; those of `ANYTIME` are read off along one run. Writes benchmarks/results/search.md, search.json and
+search.png. About two hours on two cores.
+"""
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.search import runs, tasks
+from craft_jax.entry import pay_compilation_once
+
+SHOTS, SEEDS, BUDGETS = (1, 4, 16), (1, 2, 3), (500, 1000, 2000, 4000, 8000)
+RUNS = Path("runs/search_study")
+
+# By `benchmarks.search.tune`; benchmarks/results/search_tuning.md.
+TUNED: dict[str, dict[str, Any]] = {
+    "craft": {},
+    "prompt-only": {"learn": "prompt"},
+    "paper": {},
+    "bbt": {},
+    "zip": {},
+    "cbbt": {},
+    "head-only": {},
+    "white-box": {},
+}
+RECIPE = {"prompt-only": "craft"}
+BLACK_BOX = [recipe for recipe in TUNED if recipe != "white-box"]
+
+# The budgets that a recipe is run at; where a list is missing, all of them.
+RUN_AT: dict[str, tuple[int, ...]] = {
+    "paper": (8000,),
+    "bbt": (2000,),
+    "zip": (2000,),
+    "prompt-only": (2000,),
+    "white-box": (2000,),
+}
+ANYTIME = ("paper", "bbt", "zip")
+
+
+class Cell(NamedTuple):
+    """One run of the study."""
+
+    recipe: str
+    task: str
+    shots: int
+    seed: int
+    queries: int
+
+
+def cells() -> Iterator[Cell]:
+    """Every run, seed by seed and the middle budget first, so that an interrupted study is a smaller one."""
+    for queries in sorted(BUDGETS, key=(2000, 500, 8000, 1000, 4000).index):
+        for seed, recipe, task, shots in itertools.product(SEEDS, TUNED, tasks.TASKS, SHOTS):
+            if queries in RUN_AT.get(recipe, BUDGETS):
+                yield Cell(recipe, task, shots, seed, queries)
+
+
+def run(cell: Cell) -> dict[str, Any]:
+    """The result of a run; a finished one is read back."""
+    name = RECIPE.get(cell.recipe, cell.recipe)
+    config = runs.settings(name, cell.task, cell.shots, cell.seed, cell.queries, TUNED[cell.recipe])
+    return runs.result(config, tasks.draw(cell.task, cell.shots, cell.seed), folder(cell))
+
+
+def folder(cell: Cell) -> Path:
+    """Where a run is kept."""
+    return RUNS / cell.recipe / f"{cell.task}-{cell.shots}-shots-seed-{cell.seed}-{cell.queries}-queries"
+
+
+def main(chosen: list[str]) -> None:
+    """Runs what is missing of the recipes, and reports on all that is there."""
+    from benchmarks.search import verdict  # which reads this module
+
+    for cell in cells():
+        if cell.recipe in (chosen or TUNED):
+            print(f"{' '.join(map(str, cell))}: {run(cell)['accuracy']:.1f} %", flush=True)
+    verdict.write({cell: run(cell) for cell in cells() if (folder(cell) / runs.FINISHED).exists()})
+
+
+if __name__ == "__main__":
+    pay_compilation_once()
+    main(sys.argv[1:])

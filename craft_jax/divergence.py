@@ -8,14 +8,14 @@ from jaxtyping import Array, Bool, Float
 
 from craft_jax.estimators import Search, SearchState
 
-ASTRAY = 1.5  # times the loss of the unlearnt prompt; a minibatch's chance stays below
+ASTRAY = 1.2  # times the first loss; the chance of views and of large minibatches stays below
 
 
 class Guard(NamedTuple):
     """What a search is held to.
 
     Attributes:
-      first_loss: of the unlearnt prompt; NaN before it is known.
+      first_loss: of the first step; NaN before it is known.
       best_loss, best_z: the lowest loss seen, and where.
       damping: of every step, halved at each divergence.
     """
@@ -32,7 +32,7 @@ def begin(z: Float[Array, "B dim"]) -> Guard:
 
 
 def look(guard: Guard, z: Float[Array, "B dim"], loss: Float[Array, ""]) -> tuple[Guard, Bool[Array, ""]]:
-    """Remembers the loss at z. Astray is a loss that is not finite, or half again that of the unlearnt prompt."""
+    """Remembers the loss at z. Astray is a loss that is not finite, or a fifth above the first one."""
     first = jnp.where(jnp.isnan(guard.first_loss), loss, guard.first_loss)
     astray = ~(loss <= ASTRAY * first)
     better = loss < guard.best_loss

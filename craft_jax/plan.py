@@ -79,8 +79,8 @@ def plan(
     for label, config in configs.items():
         if protocol in ("base_to_new", "cross") and config.prompt.context == "class":
             raise UserError(
-                f"--protocol={protocol} takes the tuned prompt of {label} to other classes, and prompt.context=class tunes "
-                "one for each class; use the variant unified, as in --config=configs/pets.py:unified"
+                f"--protocol={protocol} takes the tuned prompt of {label} to other classes, and prompt.context=class "
+                "tunes one for each class; use the variant unified, as in --config=configs/pets.py:unified"
             )
         if protocol == "base_to_new":
             config = _with_data(config, classes="base")

@@ -14,7 +14,8 @@ from tests import miniatures
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY = [
-    "--config.black_box.model=bundled", "--config.data.shots=3", "--config.data.views=1", "--config.query_budget=8", "--config.prompt.std=0.01",
+    "--config.prompt.std=0.01",
+    "--config.black_box.model=bundled", "--config.data.shots=3", "--config.data.views=1", "--config.query_budget=8",
     "--config.search.population_size=8", "--config.refinement.hidden=8", "--config.run.devices=1",
 ]  # fmt: skip
 SPLITS = {

@@ -180,6 +180,12 @@ def test_base_to_new_tests_the_prompt_on_new_classes_and_reports_the_harmonic_me
     assert rows["refined", "harmonic mean"] == pytest.approx(harmonic, abs=1e-4)
 
 
+@pytest.mark.parametrize("more", [("--protocol=base_to_new",), ("--protocol=cross", f"--targets={CONFIGS}/dtd.py")])
+def test_a_prompt_for_each_class_cannot_go_to_other_classes(more, root, tmp_path):
+    with pytest.raises(UserError, match="tunes one for each class; use the variant unified"):
+        _sweep(*_arguments(root, tmp_path, *more, configs=("pets",), seeds="1"))
+
+
 def test_the_prompt_goes_to_other_sets_without_its_head(copied, root):
     more = ("--protocol=cross", f"--targets={CONFIGS}/dtd.py", "--config.prompt.context=unified")
     shutil.rmtree(copied / "pets")

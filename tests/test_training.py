@@ -198,7 +198,7 @@ def test_every_step_is_logged_and_a_report_and_a_curve_are_left(finished):
     rows = [json.loads(line) for line in (finished / training.METRICS).read_text().splitlines()]
 
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert [row["prompts"] for row in rows] == [8, 16, 24, 32, 40, 48]
+    assert [row["prompts"] for row in rows] == [29, 37, 45, 53, 61, 69]  # after the 21 that measure the prompt's scale
     assert ["test_refined" in row for row in rows] == [False, True] * 3
     page = (finished / training.REPORT).read_text()
     assert "| zero-shot " in page
@@ -213,7 +213,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path, small_blac
     lines = stream.getvalue().splitlines()
 
     assert len(lines) == 3
-    assert lines[0].startswith("step 2/6, queries 16 of 48, predictions 192 (+ 72 head, 24 test), images 36, loss ")
+    assert lines[0].startswith("step 2/6, queries 37 of 69, predictions 444 (+ 24 head, 24 test), images 42, loss ")
     assert lines[2].endswith("00:00 left")
 
 

@@ -11,7 +11,7 @@ from craft_jax import blackbox, recipes, training
 from craft_jax.config import Config, RunConfig
 from craft_jax.data import FewShotSet
 
-STEP_LINE = 4
+TEST_EVERY = 160  # prompts
 FINISHED = "finished.json"
 
 
@@ -26,7 +26,7 @@ def settings(recipe: str, task: str, shots: int, seed: int, queries: int, change
             config, **({group: dataclasses.replace(getattr(config, group), **part)} if group else part)
         )
     steps = max(1, config.steps)
-    every = min(STEP_LINE, steps)
+    every = min(max(1, TEST_EVERY // config.search.population_size), steps)
     run = RunConfig(steps_per_call=every, eval_every=every, checkpoint_every=every * (steps // every), devices=1)
     return dataclasses.replace(config, run=run)
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.search.study [RECIPE ...]
 
-Recipes run with the settings that `benchmarks.search.tune` chose. Finished runs under runs/search_study are kept, so that
-recipes can run side by side and a second call only reports. Recipes whose schedules stretch over the budget are run
-anew for each; those of `ANYTIME` are read off along one run. Writes benchmarks/results/search.md, search.json and
+Recipes run with the settings that `benchmarks.search.tune` chose. Finished runs under runs/search_study are kept, so
+that recipes can run side by side and a second call only reports. Recipes whose schedules stretch over the budget are
+run anew for each; those of `ANYTIME` are read off along one run. Writes benchmarks/results/search.md, search.json and
 search.png. About two hours on two cores.
 """
 
@@ -24,12 +24,12 @@ RUNS = Path("runs/search_study")
 TUNED: dict[str, dict[str, Any]] = {
     "craft": {},
     "prompt-only": {"learn": "prompt"},
-    "paper": {},
-    "bbt": {},
-    "zip": {},
-    "cbbt": {},
+    "paper": {"refinement.learning_rate": 3e-3},
+    "bbt": {"search.sigma": 0.1},
+    "zip": {"search.learning_rate": 0.1},
+    "cbbt": {"search.learning_rate": 1e-2, "refinement.learning_rate": 3e-3},
     "head-only": {},
-    "white-box": {},
+    "white-box": {"search.learning_rate": 0.1},
 }
 RECIPE = {"prompt-only": "craft"}
 BLACK_BOX = [recipe for recipe in TUNED if recipe != "white-box"]

@@ -1,2 +1,183 @@
-def write(done):
-    pass
+"""What the study's runs say: the table, the wins, and the curves over queries and over predictions."""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.search import tasks
+from benchmarks.search.study import ANYTIME, BLACK_BOX, BUDGETS, SEEDS, SHOTS, TUNED, Cell
+
+RESULTS = Path(__file__).parent.parent / "results"
+Done = Mapping[Cell, dict[str, Any]]
+Point = tuple[float, float]  # mean over all draws, and its standard error
+
+
+def accuracies(done: Done, recipe: str, budget: int) -> dict[tuple[str, int, int], float]:
+    """Test accuracy of every draw (task, shots, seed) that the recipe has been run on with at least that budget."""
+    found = {}
+    for cell, result in done.items():
+        if cell.recipe == recipe and (cell.queries == budget or (recipe in ANYTIME and cell.queries >= budget)):
+            along = [accuracy for prompts, _, accuracy in result["curve"] if prompts <= budget]
+            at_end = cell.queries == budget
+            if at_end or along:
+                found[cell.task, cell.shots, cell.seed] = result["accuracy"] if at_end else along[-1]
+    return found
+
+
+def summary(values: Mapping[tuple[str, int, int], float]) -> Point | None:
+    """Mean over tasks and shots, and its standard error from the spread over seeds; None where a draw is missing."""
+    if len(values) < len(tasks.TASKS) * len(SHOTS) * len(SEEDS):
+        return None
+    by_seed = [statistics.mean(value for key, value in values.items() if key[2] == seed) for seed in SEEDS]
+    return statistics.mean(by_seed), statistics.stdev(by_seed) / len(SEEDS) ** 0.5
+
+
+def write(done: Done) -> None:
+    """Writes search.json, search.md and search.png."""
+    points = {
+        recipe: {budget: point for budget in BUDGETS if (point := summary(accuracies(done, recipe, budget)))}
+        for recipe in TUNED
+    }
+    kept = [{**cell._asdict(), **{k: result[k] for k in _KEPT}} for cell, result in done.items()]
+    (RESULTS / "search.json").write_text("[\n" + ",\n".join(map(json.dumps, kept)) + "\n]\n", encoding="utf-8")
+    _draw(points, done)
+    page = "\n".join([*_means(points), "", *_by_shots(done), "", *_wins(done), "", *_costs(done), "", _PICTURE, ""])
+    (RESULTS / "search.md").write_text(page, encoding="utf-8")
+    print(page)
+
+
+_KEPT = (
+    "zero_shot",
+    "prompt_only",
+    "refined",
+    "accuracy",
+    "chosen",
+    "predictions",
+    "ledger",
+    "steps",
+    "seconds",
+    "curve",
+)
+_PICTURE = "![test accuracy over queries](search.png)"
+
+
+def _means(points: dict[str, dict[int, Point]]) -> list[str]:
+    header = ["recipe", *(f"{budget:,} queries" for budget in BUDGETS)]
+    rows = [[recipe, *(_cell(points[recipe].get(budget)) for budget in BUDGETS)] for recipe in TUNED]
+    intro = (
+        f"Test accuracy in percent, mean over {len(tasks.TASKS)} tasks, shots {SHOTS} and seeds {SEEDS}, ± the "
+        "standard error of that mean over the seeds. `white-box` sees gradients: it is a bound, no rival. An empty "
+        "cell was not run."
+    )
+    return [intro, "", *_table(header, rows)]
+
+
+def _by_shots(done: Done, budget: int = 2000) -> list[str]:
+    header = [f"{budget:,} queries", *(f"{task}, {shots} shots" for task in tasks.TASKS for shots in SHOTS)]
+    rows = [["zero-shot", *_each(lambda task, shots: _zero_shot(done, task))]]
+    for recipe in TUNED:
+        values = accuracies(done, recipe, budget)
+
+        def mean(task: str, shots: int, values: dict = values) -> float | None:
+            drawn = [value for key, value in values.items() if key[:2] == (task, shots)]
+            return statistics.mean(drawn) if drawn else None
+
+        rows.append([recipe, *_each(mean)])
+    return _table(header, rows)
+
+
+def _zero_shot(done: Done, task: str) -> float:
+    return next((result["zero_shot"] for cell, result in done.items() if cell.task == task), float("nan"))
+
+
+def _each(value: Callable[[str, int], float | None]) -> list[str]:
+    found = [value(task, shots) for task in tasks.TASKS for shots in SHOTS]
+    return ["" if one is None else f"{one:.1f}" for one in found]
+
+
+def _wins(done: Done) -> list[str]:
+    """On how many draws `craft` is above, level with and below each other recipe at the same budget."""
+    header = ["craft against", *(f"{budget:,} queries: above / level / below" for budget in BUDGETS)]
+    rows = []
+    for recipe in [name for name in BLACK_BOX if name != "craft"]:
+        row = [recipe]
+        for budget in BUDGETS:
+            ours, theirs = accuracies(done, "craft", budget), accuracies(done, recipe, budget)
+            shared = [ours[key] - theirs[key] for key in ours.keys() & theirs.keys()]
+            counts = (sum(d > 0 for d in shared), sum(d == 0 for d in shared), sum(d < 0 for d in shared))
+            row.append(" / ".join(map(str, counts)) if shared else "")
+        rows.append(row)
+    return _table(header, rows)
+
+
+def _costs(done: Done) -> list[str]:
+    """Predictions for 2,000 prompts, and seconds a step, at 16 shots of caltech24."""
+    header = [
+        "recipe",
+        "prompts a step",
+        "predictions of the search a prompt",
+        "predictions of the present prompt a step",
+    ]
+    rows = []
+    for recipe in TUNED:
+        found = [r for cell, r in done.items() if cell[:3] == (recipe, "caltech24", 16)]
+        if found:
+            ledger, steps = found[0]["ledger"], found[0]["steps"]
+            prompts = ledger["prompts"]
+            each = [
+                prompts / steps,
+                ledger["search_predictions"] / max(prompts, 1),
+                ledger["centre_predictions"] / steps,
+            ]
+            rows.append([recipe, *(f"{value:.0f}" for value in each)])
+    return _table(header, rows)
+
+
+def _draw(points: dict[str, dict[int, Point]], done: Done) -> None:
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    by_queries, by_predictions = figure.subplots(1, 2, sharey=True)
+    for recipe, at in points.items():
+        if not at:
+            continue
+        style = "k:" if recipe == "white-box" else "o-"
+        budgets = sorted(at)
+        means, errors = [at[b][0] for b in budgets], [at[b][1] for b in budgets]
+        asked = [_predictions(done, recipe, budget) for budget in budgets]
+        for axes, x in ((by_queries, budgets), (by_predictions, asked)):
+            (line,) = axes.plot(x, means, style, ms=4, label=recipe)
+            low, high = ([m + sign * e for m, e in zip(means, errors, strict=True)] for sign in (-1, 1))
+            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, lw=0)
+    zero_shot = statistics.mean(_zero_shot(done, task) for task in tasks.TASKS)
+    for axes, label in (
+        (by_queries, "queries (prompts)"),
+        (by_predictions, "predictions asked, those for the head too"),
+    ):
+        axes.axhline(zero_shot, color="0.4", ls="--", label="zero-shot")
+        axes.set(xscale="log", xlabel=label)
+        axes.grid(alpha=0.3)
+    by_queries.set_ylabel("test accuracy in %, mean of all draws")
+    by_queries.legend(fontsize="small")
+    figure.savefig(RESULTS / "search.png", dpi=120)
+
+
+def _predictions(done: Done, recipe: str, budget: int) -> float:
+    """Mean over draws of what a run with that budget asked, without tests."""
+    asked = []
+    for cell, result in done.items():
+        if cell.recipe == recipe and cell.queries >= budget and (recipe in ANYTIME or cell.queries == budget):
+            ledger = result["ledger"]
+            share = budget / cell.queries
+            asked.append(share * (ledger["search_predictions"] + ledger["centre_predictions"]))
+    return statistics.mean(asked)
+
+
+def _cell(point: Point | None) -> str:
+    return f"{point[0]:.1f} ± {point[1]:.1f}" if point else ""
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]

@@ -1,0 +1,232 @@
+"""The search against the real black box: credits, calibration, minibatches, recipes, and the choice at the end."""
+
+import dataclasses
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from craft_jax import assembly, calibration, checkpoints, choice, collaborative, recipes, refinement, training
+from craft_jax.collaborative import Centre
+from craft_jax.config import Config, ConsistencyConfig, PromptConfig, SearchConfig
+from craft_jax.errors import UserError
+
+
+def _train(black_box, photographs, config, workdir):
+    return training.train(black_box, photographs, config, workdir, stream=io.StringIO())
+
+
+def _run(black_box, photographs, config, **search):
+    config = dataclasses.replace(config, search=dataclasses.replace(config.search, **search))
+    return assembly.assemble(black_box, photographs, config)
+
+
+def _centre(run, z):
+    handle = jax.tree.map(lambda leaf: leaf[0], run.problem.views)
+    logits = run.problem.black_box.predict(run.problem.generator(z)[None], handle)[0]
+    return Centre(handle, run.problem.labels, logits)
+
+
+def _wild_head(run):
+    """A head that refines much, so that its slope matters."""
+    return jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(7), leaf.shape), run.state.head)
+
+
+# Credits
+
+
+def test_credits_by_class_give_the_true_gradient_of_every_classs_prompt(small_black_box, small_set, small_config):
+    """As many small orthogonal pairs as a block has coordinates must find what the white box says."""
+    config = dataclasses.replace(small_config, prompt=PromptConfig(intrinsic_dim=4, std=0.01))
+    run = _run(small_black_box, small_set, config, population_size=8, sigma=0.05)
+    z = 0.3 * jax.random.normal(jax.random.key(3), run.state.search.z.shape)
+    loss, centre = collaborative.loss_of(run.method, _wild_head(run)), _centre(run, z)
+    state = run.state.search._replace(z=z)
+    candidates = run.method.search.ask(state)
+    answers = run.problem.black_box.predict(run.problem.generator(candidates), centre.handle)
+    credits = jax.vmap(collaborative.by_class(loss, centre))(answers)
+
+    slopes = (credits[0::2] - credits[1::2]) / (2 * 0.05)
+    directions = (candidates[0::2] - z) / 0.05
+    estimate = jnp.einsum("pb,pbz->bz", slopes, directions) / len(directions)
+    gradient = collaborative.white_box_gradient(run.problem, loss, z, centre)
+    np.testing.assert_allclose(estimate, gradient, rtol=0.02, atol=0.01 * float(jnp.abs(gradient).max()))
+
+
+def test_a_classs_prompt_moves_its_own_column_of_the_logits_alone(small_black_box, small_set, small_config):
+    run = _run(small_black_box, small_set, small_config)
+    z = run.state.search.z
+    centre, moved = _centre(run, z), _centre(run, z.at[1].set(1.0))
+    changed = jnp.abs(moved.logits - centre.logits).max(axis=0)
+
+    assert changed[1] > 0.01
+    np.testing.assert_allclose(changed[jnp.array([0, 2])], 0, atol=1e-4)
+
+
+def test_the_same_prompt_for_every_class_answers_as_the_one_they_share(small_black_box, small_set, small_config):
+    run = _run(small_black_box, small_set, small_config)
+    handle = jax.tree.map(lambda leaf: leaf[0], run.problem.views)
+    shared = small_black_box.initial_prompt + 0.02 * jax.random.normal(jax.random.key(0), (2, 4, 192))
+    apart = jnp.broadcast_to(shared[:, None], (2, 3, 4, 192))
+
+    np.testing.assert_allclose(
+        small_black_box.predict(apart, handle), small_black_box.predict(shared, handle), atol=1e-4
+    )
+
+
+# The scale by the first queries
+
+
+def test_the_measured_scale_does_not_depend_on_the_scale_of_the_logits():
+    logits = jax.random.normal(jax.random.key(0), (calibration.RUNGS * 2 + 1, 5, 3))
+
+    np.testing.assert_allclose(calibration.curvature(7 * logits), calibration.curvature(logits), rtol=1e-5)
+
+
+def test_the_measured_scale_is_the_last_before_curvature_outgrows_the_slope():
+    start = jnp.ones((4, 8))
+    prompts = calibration.perturbed(jax.random.key(0), start, classes=0)
+    moves = prompts - start
+    slope = jax.random.normal(jax.random.key(1), start.shape)
+    linear = jnp.einsum("kij,ij->k", moves, slope)
+    answers = jnp.stack([linear, jnp.zeros(len(prompts))], axis=-1)[:, None]
+    bent = answers + jnp.stack([0.2 * linear**2, jnp.zeros(len(prompts))], axis=-1)[:, None]
+
+    assert calibration.scale(start, answers) == pytest.approx(float(calibration.sizes(start)[-1]))
+    shares = np.asarray(calibration.curvature(bent))
+    expected = calibration.sizes(start)[max(int(np.argmax(shares > 0.5)) - 1, 0)]
+    assert calibration.scale(start, bent) == pytest.approx(float(expected))
+
+
+def test_the_scale_is_paid_for_from_the_budget(small_black_box, small_set, small_config):
+    measured = _run(small_black_box, small_set, small_config)
+    given = _run(small_black_box, small_set, dataclasses.replace(small_config, prompt=PromptConfig(std=0.01)))
+
+    assert (measured.meter.ledger.prompts, given.meter.ledger.prompts) == (21, 0)
+    assert measured.config.steps == 6
+    assert given.config.steps == 8
+
+
+# Which images answer
+
+
+def test_a_minibatch_answers_every_candidate_of_a_step_and_is_billed_as_such(
+    tmp_path, small_black_box, small_set, small_config
+):
+    config = dataclasses.replace(small_config, search=SearchConfig(population_size=8, query_images=5))
+    result = _train(small_black_box, small_set, config, tmp_path / "x").result
+
+    assert result["ledger"]["search_predictions"] == 21 * 12 + 48 * 5
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_runs_and_spends_no_more_than_its_budget(name, tmp_path, small_black_box, small_set, small_config):
+    config = recipes.apply(dataclasses.replace(small_config, query_budget=600), name)
+    run = dataclasses.replace(config.run, steps_per_call=1, eval_every=0, checkpoint_every=1)
+    search = dataclasses.replace(config.search, population_size=min(config.search.population_size, 120))
+    result = _train(small_black_box, small_set, dataclasses.replace(config, run=run, search=search), tmp_path).result
+
+    assert result["queries"] <= 600
+    assert (result["queries"] == 0) == (name == "head-only")
+    assert np.isfinite(result["refined"])
+
+
+def test_an_unknown_recipe_is_named_with_the_known_ones():
+    with pytest.raises(UserError, match="no recipe 'crafty'; there are craft, unified, paper"):
+        recipes.apply(Config(), "crafty")
+
+
+def test_the_white_box_gradient_descends_faster_than_its_estimate(tmp_path, small_black_box, small_set, small_config):
+    def last_loss(estimator):
+        config = dataclasses.replace(
+            small_config,
+            learn="prompt",
+            search=SearchConfig(estimator=estimator, population_size=8, learning_rate=0.3),
+        )
+        _train(small_black_box, small_set, config, tmp_path / estimator)
+        rows = (tmp_path / estimator / training.METRICS).read_text().splitlines()
+        return json.loads(rows[-1])["loss"]
+
+    assert last_loss("white-box") < last_loss("antithetic")
+
+
+def test_steps_that_are_far_too_long_are_taken_back(tmp_path, small_black_box, small_set, small_config):
+    """Plain descent with a thousandfold rate: the guarded run ends no worse than it began."""
+    config = dataclasses.replace(
+        small_config,
+        query_budget=21 + 8 * 12,
+        learn="prompt",
+        search=SearchConfig(population_size=8, optimizer="sgd", schedule="constant", learning_rate=1e4),
+        consistency=ConsistencyConfig(weight=0.0),
+    )
+    losses = {}
+    for guarded in (True, False):
+        search = dataclasses.replace(config.search, guarded=guarded)
+        _train(small_black_box, small_set, dataclasses.replace(config, search=search), tmp_path / str(guarded))
+        rows = (tmp_path / str(guarded) / training.METRICS).read_text().splitlines()
+        losses[guarded] = [json.loads(row)["loss"] for row in rows]
+
+    assert min(losses[True]) <= losses[True][0]
+    assert np.median(losses[True]) < np.median(losses[False])
+
+
+# The choice at the end
+
+
+def _contenders(run):
+    tuned = training.ends(run, run.state)[0]
+    misled = jax.tree.map(lambda leaf: leaf + 5 * jax.random.normal(jax.random.key(0), leaf.shape), tuned.head)
+    return tuned._replace(head=misled), tuned
+
+
+def test_a_misleading_head_is_left_out(small_black_box, small_set, small_config):
+    run = _run(small_black_box, small_set, small_config)
+    tuned, unlearnt = _contenders(run)
+    losses = choice.losses(small_black_box, tuned, unlearnt, run.held_out, run.held_out_labels, run.meter)
+
+    assert losses[choice.PROMPT] < losses[choice.REFINED]
+    assert losses[choice.PROMPT] == pytest.approx(losses[choice.ZERO_SHOT])
+    chosen = choice.contender(choice.PROMPT, tuned, unlearnt)
+    logits = jax.random.normal(jax.random.key(1), (4, 3))
+    np.testing.assert_array_equal(refinement.apply(chosen.head, logits), logits)
+
+
+def test_the_checkpoint_predicts_as_chosen(tmp_path, small_black_box, small_set, small_config):
+    outcome = _train(small_black_box, small_set, small_config, tmp_path / "x")
+    kept = checkpoints.open_for_prediction(tmp_path / "x").tuned
+    losses = outcome.result["held_out"]["loss"]
+
+    assert outcome.result["chosen"] == min(losses, key=losses.get)
+    np.testing.assert_array_equal(kept.prompt, outcome.tuned.prompt)
+    for ours, theirs in zip(jax.tree.leaves(kept.head), jax.tree.leaves(outcome.tuned.head), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_shots_that_are_held_out_are_a_quarter_of_each_class_and_not_trained_on(small_set):
+    kept, held = choice.hold_out(small_set, "shots", seed=1)
+
+    assert sorted(item.label for item in held) == [0, 1, 2]
+    assert not {item.photograph for item in held} & {item.photograph for item in kept.train}
+    assert len(kept.train) + len(held) == len(small_set.train)
+
+
+def test_one_shot_cannot_be_held_out(small_set):
+    alone = dataclasses.replace(small_set, train=small_set.train[::4])
+
+    with pytest.raises(UserError, match="held_out=shots leaves class 'pizza' without a training photograph"):
+        choice.hold_out(alone, "shots", seed=1)
+
+
+def test_without_held_out_photographs_the_refined_prompt_is_deployed(
+    tmp_path, small_black_box, small_set, small_config
+):
+    result = _train(small_black_box, dataclasses.replace(small_set, val=()), small_config, tmp_path / "x").result
+
+    assert (result["chosen"], result["held_out"]) == (choice.REFINED, {"images": 0, "loss": {}})
+    assert result["accuracy"] == result["refined"]

@@ -2,8 +2,8 @@
 
     python -m benchmarks.search.study [RECIPE ...]
 
-Recipes run with the settings that `benchmarks.search.tune` chose. Finished runs under runs/search_study are kept, so
-that recipes can run side by side and a second call only reports. Recipes whose schedules stretch over the budget are
+Recipes run with the settings that `benchmarks.search.tune` chose. Finished runs are kept, under
+runs/search_study and in the committed search.json (delete both to begin anew), so that recipes can run side by side and a second call only reports. Recipes whose schedules stretch over the budget are
 run anew for each; those of `ANYTIME` are read off along one run. Writes benchmarks/results/search.md, search.json and
 search.png. About two hours on two cores.
 """
@@ -79,10 +79,12 @@ def main(chosen: list[str]) -> None:
     """Runs what is missing of the recipes, and reports on all that is there."""
     from benchmarks.search import verdict  # which reads this module
 
+    known = verdict.read()
     for cell in cells():
-        if cell.recipe in (chosen or TUNED):
+        if cell.recipe in (chosen or TUNED) and cell not in known:
             print(f"{' '.join(map(str, cell))}: {run(cell)['accuracy']:.1f} %", flush=True)
-    verdict.write({cell: run(cell) for cell in cells() if (folder(cell) / runs.FINISHED).exists()})
+    fresh = {cell: run(cell) for cell in cells() if (folder(cell) / runs.FINISHED).exists()}
+    verdict.write(known | fresh)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,13 @@ def summary(values: Mapping[tuple[str, int, int], float]) -> Point | None:
     return statistics.mean(by_seed), statistics.stdev(by_seed) / len(SEEDS) ** 0.5
 
 
+def read() -> dict[Cell, dict[str, Any]]:
+    """The runs that search.json holds."""
+    path = RESULTS / "search.json"
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return {Cell(*(row.pop(name) for name in Cell._fields)): row for row in rows}
+
+
 def write(done: Done) -> None:
     """Writes search.json, search.md and search.png."""
     points = {

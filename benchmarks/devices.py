@@ -17,7 +17,7 @@ import jax
 from benchmarks import sizes
 from craft_jax import assembly, collaborative, data, entry
 from craft_jax.blackbox import load
-from craft_jax.config import Config, DataConfig, RunConfig
+from craft_jax.config import Config, DataConfig, PromptConfig, RunConfig, SearchConfig
 
 RESULTS = Path(__file__).parent / "results"
 DEVICES = (1, 2, 4, 8)
@@ -68,9 +68,11 @@ def measure(black_box: Any, photographs: Any, devices: int) -> Measured:
 
 
 def config(devices: int, shard_images: str) -> Config:
-    """A small run on the bundled set: 24 classes, 96 images in 2 views, 40 prompts a step."""
+    """A small run on the bundled set: 24 classes, 96 images in 2 views, 40 prompts a step, each for all classes."""
     return Config(
         data=DataConfig(shots=4, views=2),
+        prompt=PromptConfig(context="unified", intrinsic_dim=512, std=0.02),
+        search=SearchConfig(population_size=40),
         run=RunConfig(devices=devices, shard_images=shard_images, chunk_pairs=1),
     )
 

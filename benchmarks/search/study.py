@@ -2,10 +2,10 @@
 
     python -m benchmarks.search.study [RECIPE ...]
 
-Recipes run with the settings that `benchmarks.search.tune` chose. Finished runs are kept, under
-runs/search_study and in the committed search.json (delete both to begin anew), so that recipes can run side by side and a second call only reports. Recipes whose schedules stretch over the budget are
-run anew for each; those of `ANYTIME` are read off along one run. Writes benchmarks/results/search.md, search.json and
-search.png. About two hours on two cores.
+Recipes run with the settings that `benchmarks.search.tune` chose. Finished runs are kept, under runs/search_study and
+in the committed search.json (delete both to begin anew), so that recipes can run side by side and a second call only
+reports. Recipes whose schedules stretch over the budget are run anew for each; those of `ANYTIME` are read off along
+one run. Writes benchmarks/results/search.md, search.json and search.png. About two hours on two cores.
 """
 
 import itertools

@@ -8,11 +8,12 @@ Row = dict[str, Any]
 
 
 def table(result: Row) -> str:
-    """The three accuracies of a run as a Markdown table."""
+    """The accuracies of a run as a Markdown table, the deployed model's last."""
     rows = [
         ("zero-shot", result["zero_shot"]),
         ("tuned prompt alone", result["prompt_only"]),
         ("tuned prompt + refinement", result["refined"]),
+        (f"deployed: {result['chosen']}", result["accuracy"]),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"| {'predictions':{width}} | test accuracy |", f"|{'-' * (width + 2)}|--------------:|"]
@@ -40,6 +41,8 @@ def markdown(result: Row, settings: Row, curve: str) -> str:
         "",
         f"Split: {result['split']}, {result['test_images']} test images. Black box: {result['black_box']}. "
         f"Learnt: {result['learn']}. {result['seconds']:.0f} seconds.",
+        *_how_it_was_chosen(result),
+        *_white_box_warning(result),
         *(f"\n{note}." for note in result["notes"]),
         "",
         f"![test accuracy over queries]({curve})",
@@ -54,6 +57,23 @@ def markdown(result: Row, settings: Row, curve: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _how_it_was_chosen(result: Row) -> list[str]:
+    held_out = result["held_out"]
+    if not held_out["images"]:
+        return []
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in held_out["loss"].items())
+    return ["", f"Deployed is what {held_out['images']} held-out photographs favour, by cross-entropy: {losses}."]
+
+
+def _white_box_warning(result: Row) -> list[str]:
+    if result["estimator"] != "white-box":
+        return []
+    return [
+        "",
+        "**White box**: this run took gradients through the model. It is a bound for studies, no black-box result.",
+    ]
 
 
 def draw_curve(path: Path, rows: Sequence[Row], zero_shot: float) -> None:

@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+TWO_AT_A_TIME = -n 2 --dist loadfile
 
 .PHONY: demo test test-slow test-torch bench clean
 
@@ -12,10 +13,10 @@ test: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(TWO_AT_A_TIME)
 
 test-slow: $(VENV)/.installed-test
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m slow $(TWO_AT_A_TIME)
 
 # Parity with PyTorch, for which it takes the version that the checks were made with.
 test-torch: $(VENV)/.installed-test

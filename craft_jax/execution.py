@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from craft_jax import blackbox, data, feature_cache, plan, protocols, training
 from craft_jax.blackbox import BlackBox
 from craft_jax.checkpoints import TunedModel
@@ -55,6 +57,7 @@ def carry_out(run: PlannedRun) -> None:
                 row = _test_on(name, config, run, tuned, black_box)
                 write_atomically(file, json.dumps(row, indent=2) + "\n")
                 print(f"on {name}: zero-shot {row['zero_shot']:.1f} %, tuned {row['prompt_only']:.1f} %", flush=True)
+        jax.clear_caches()  # Linux admits a process only so many mapped pieces of memory, and every run compiles its own
 
 
 def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, black_box: BlackBox) -> dict[str, Any]:

@@ -17,8 +17,17 @@ from craft_jax.entry import pay_compilation_once
 pay_compilation_once()
 
 import craft_jax
+import jax
 from craft_jax import data
 from craft_jax.config import Config, DataConfig, RefinementConfig, RunConfig, SearchConfig
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_of_one_file():
+    """Forgets a file's compiled programs after it: Linux admits a process only so many mapped pieces of memory."""
+    yield
+    jax.clear_caches()
+
 
 BUNDLED = Path(data.__file__).parent.parent / "assets" / "caltech24"
 FOLDERS = {"pizza": "pizza", "grand_piano": "grand_piano", "sunflower": "sunflower"}

@@ -156,6 +156,7 @@ def whole(coop_root, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bits_of_one_and_host_0_alone_speaks(whole, coop_root, tmp_path):
     ends = Job(coop_root, tmp_path / "two", count=2, devices=2).ends()
 

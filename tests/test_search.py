@@ -125,7 +125,13 @@ def test_a_minibatch_answers_every_candidate_of_a_step_and_is_billed_as_such(
 # Recipes
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("paper", "white-box") else pytest.param(name, marks=pytest.mark.slow)
+        for name in recipes.RECIPES
+    ],
+)
 def test_every_recipe_runs_and_spends_no_more_than_its_budget(name, tmp_path, small_black_box, small_set, small_config):
     config = recipes.apply(dataclasses.replace(small_config, query_budget=600), name)
     run = dataclasses.replace(config.run, steps_per_call=1, eval_every=0, checkpoint_every=1)

@@ -328,6 +328,7 @@ def _command(coop_root, workdir):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_several_moments_ends_with_the_bits_of_an_uninterrupted_one(coop_root, tmp_path):
     subprocess.run(_command(coop_root, tmp_path / "whole"), cwd=REPOSITORY, check=True, capture_output=True)
     killed = tmp_path / "killed"

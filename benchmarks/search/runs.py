@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from benchmarks.search import tasks
 from craft_jax import blackbox, recipes, training
 from craft_jax.config import Config, RunConfig
@@ -37,6 +39,7 @@ def result(config: Config, photographs: FewShotSet, folder: Path) -> dict[str, A
     if not finished.exists():
         black_box = blackbox.load(config.black_box.model, photographs.class_names)
         found = training.train(black_box, photographs, config, folder, stream=io.StringIO()).result
+        jax.clear_caches()  # hundreds of runs' programs would exceed the pieces of memory that Linux lets a process map
         rows = [json.loads(line) for line in (folder / training.METRICS).read_text().splitlines()]
         found["curve"] = [
             [row["prompts"], row["predictions"], row["test_refined"]] for row in rows if "test_refined" in row

@@ -117,7 +117,7 @@ def test_every_length_of_class_name_equals_the_public_class():
     _assert_lengths_equal_the_public_class(range(1, 72))
 
 
-@pytest.mark.parametrize(("classes", "n_ctx"), [(1, 1), (30, 16), (1000, 4)])
+@pytest.mark.parametrize(("classes", "n_ctx"), [(1, 1), (30, 16), pytest.param(1000, 4, marks=pytest.mark.slow)])
 def test_any_number_of_classes_and_prompt_vectors_equals_the_public_class(classes, n_ctx):
     rng = np.random.default_rng(0)
     context = rng.integers(3, 598, n_ctx)

@@ -170,7 +170,7 @@ def test_a_missing_host_is_one_line_within_the_time_given(coop_root, tmp_path):
     began = time.monotonic()
     ((status, _, errors),) = Job(coop_root, tmp_path / "x", count=2, only=0, timeout=2).ends()
 
-    assert status == RESUMABLE
+    assert status == RESUMABLE, errors
     assert re.fullmatch(r"error: not every host came within 2 s \(.* as host 0 of 2\); .*\n", errors)
     assert time.monotonic() - began < 30
     assert not (tmp_path / "x").exists()

@@ -32,9 +32,9 @@ def test_a_plan_has_a_run_for_each_set_number_of_shots_and_seed(tmp_path):
 
 
 def test_the_budget_is_the_published_one_for_the_shots_unless_given(tmp_path):
-    demo, shots = f"{CONFIGS}/demo.py", (1, 2, 4, 8, 16)
-    published = _plan(tmp_path, configs=demo, shots=shots)
-    given = _plan(tmp_path, configs=demo, shots=shots, overrides=["--config.query_budget=8000"])
+    caltech, shots = f"{CONFIGS}/caltech.py", (1, 2, 4, 8, 16)
+    published = _plan(tmp_path, configs=caltech, shots=shots)
+    given = _plan(tmp_path, configs=caltech, shots=shots, overrides=["--config.query_budget=8000"])
 
     assert [run.config.query_budget for run in published] == [2000, 4000, 4000, 8000, 8000]
     assert [run.config.query_budget for run in given] == [8000] * 5

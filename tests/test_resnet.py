@@ -371,6 +371,7 @@ def test_the_main_job_tunes_a_resnet_and_its_checkpoint_predicts(tiny_folder, sm
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_line_tunes_a_resnet_and_labels_a_photograph(tiny_folder, coop_root, tmp_path, capsys):
     photograph = next((coop_root / "caltech-101" / "101_ObjectCategories" / "pizza").iterdir())
     main.main(

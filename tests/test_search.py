@@ -127,10 +127,7 @@ def test_a_minibatch_answers_every_candidate_of_a_step_and_is_billed_as_such(
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in ("paper", "white-box") else pytest.param(name, marks=pytest.mark.slow)
-        for name in recipes.RECIPES
-    ],
+    [name if name == "white-box" else pytest.param(name, marks=pytest.mark.slow) for name in recipes.RECIPES],
 )
 def test_every_recipe_runs_and_spends_no_more_than_its_budget(name, tmp_path, small_black_box, small_set, small_config):
     config = recipes.apply(dataclasses.replace(small_config, query_budget=600), name)
@@ -149,6 +146,7 @@ def test_an_unknown_recipe_is_named_with_the_known_ones():
         recipes.apply(Config(), "crafty")
 
 
+@pytest.mark.slow
 def test_the_white_box_gradient_descends_faster_than_its_estimate(tmp_path, small_black_box, small_set, small_config):
     def last_loss(estimator):
         config = dataclasses.replace(
@@ -163,6 +161,7 @@ def test_the_white_box_gradient_descends_faster_than_its_estimate(tmp_path, smal
     assert last_loss("white-box") < last_loss("antithetic")
 
 
+@pytest.mark.slow
 def test_steps_that_are_far_too_long_are_taken_back(tmp_path, small_black_box, small_set, small_config):
     """Plain descent with a thousandfold rate: the guarded run ends no worse than it began."""
     config = dataclasses.replace(

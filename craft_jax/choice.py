@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from craft_jax import evaluation, objectives
@@ -19,7 +20,7 @@ from craft_jax.errors import UserError
 from craft_jax.randomness import Stream, host_generator
 
 ZERO_SHOT, PROMPT, REFINED = "zero-shot", "prompt", "prompt + refinement"
-_TEMPERATURES = 2.0 ** jnp.arange(-4, 2.5, 0.5)
+_TEMPERATURES = 2.0 ** np.arange(-4, 2.5, 0.5)
 
 
 def contender(name: str, tuned: TunedModel, unlearnt: TunedModel) -> TunedModel:
@@ -47,7 +48,7 @@ def losses(
 
 
 def _best_cross_entropy(logits: Float[Array, "N C"], labels: Int[Array, " N"]) -> Float[Array, ""]:
-    return jax.vmap(lambda t: objectives.cross_entropy(t * logits, labels))(_TEMPERATURES).min()
+    return jax.vmap(lambda t: objectives.cross_entropy(t * logits, labels))(jnp.asarray(_TEMPERATURES)).min()
 
 
 def hold_out(photographs: FewShotSet, held_out: str, seed: int) -> tuple[FewShotSet, tuple[Labelled, ...]]:

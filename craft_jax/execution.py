@@ -57,7 +57,8 @@ def carry_out(run: PlannedRun) -> None:
                 row = _test_on(name, config, run, tuned, black_box)
                 write_atomically(file, json.dumps(row, indent=2) + "\n")
                 print(f"on {name}: zero-shot {row['zero_shot']:.1f} %, tuned {row['prompt_only']:.1f} %", flush=True)
-        jax.clear_caches()  # every run compiles its own, and Linux admits a process only so many mapped pieces of memory
+        # Every run compiles its own, and Linux admits a process only so many mapped pieces of memory.
+        jax.clear_caches()
 
 
 def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, black_box: BlackBox) -> dict[str, Any]:

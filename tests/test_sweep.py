@@ -134,7 +134,7 @@ def test_a_share_does_its_runs_alone_and_the_last_one_writes_the_table(copied, r
 def test_the_test_images_are_encoded_once_in_a_sweep(swept):
     encoded = [_result(swept, "pets", seed)["ledger"]["images_encoded"] for seed in (1, 2)]
 
-    assert encoded == [9 + 12, 9]
+    assert encoded == [9 + 6 + 12, 9]  # shots, validation and test; then the other seed's shots alone
 
 
 def test_an_unfinished_sweep_says_how_many_seeds_a_number_has(swept, root):

@@ -93,7 +93,7 @@ def _by_shots(done: Done, budget: int = 2000) -> list[str]:
             drawn = [value for key, value in values.items() if key[:2] == (task, shots)]
             return statistics.mean(drawn) if drawn else None
 
-        rows.append([recipe, *_each(mean)])
+        rows.append([f"{recipe} ({len(values)} draws)", *_each(mean)])
     return _table(header, rows)
 
 

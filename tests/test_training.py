@@ -326,6 +326,7 @@ def _command(coop_root, workdir):
         f"--config.data.root={coop_root}", "--config.data.shots=4", "--config.data.views=2",
         "--config.black_box.model=bundled", "--config.query_budget=341", "--config.search.population_size=8",
         "--config.run.steps_per_call=2", "--config.run.eval_every=4", "--config.run.checkpoint_every=4",
+        "--config.run.reuse_features=False",
     ]  # fmt: skip
 
 

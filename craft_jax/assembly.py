@@ -145,8 +145,8 @@ def _std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> fl
     images = jax.tree.leaves(handle)[0].shape[0]
     asked = config.calibration_prompts
     meter.admit(Ledger(prompts=asked, search_predictions=asked * images))
-    classes = len(black_box.class_names) if config.prompt.context == "class" else 0
-    prompts = calibration.perturbed(stream_key(config.seed, Stream.CALIBRATION), black_box.initial_prompt, classes)
+    key, classes = stream_key(config.seed, Stream.CALIBRATION), _classes_apart(black_box, config)
+    prompts = calibration.perturbed(key, black_box.initial_prompt, classes)
     answers = jnp.concatenate([black_box.predict(one[None], handle) for one in prompts])
     return calibration.scale(black_box.initial_prompt, answers) / config.prompt.intrinsic_dim**0.5
 
@@ -159,10 +159,15 @@ def build_generator(black_box: BlackBox, config: Config, std: float) -> prompt.P
         return prompt.full(start, std=std)
     if settings.context == "low-rank":
         return prompt.low_rank(key, start, intrinsic_dim=settings.intrinsic_dim, std=std, rank=settings.rank)
-    classes = len(black_box.class_names) if settings.context == "class" else 0
+    classes = _classes_apart(black_box, config)
     return prompt.linear(
         key, start, intrinsic_dim=settings.intrinsic_dim, std=std, bound=settings.bound, classes=classes
     )
+
+
+def _classes_apart(black_box: BlackBox, config: Config) -> int:
+    """C where each class has a soft prompt of its own, 0 where they share one."""
+    return len(black_box.class_names) if config.prompt.context == "class" else 0
 
 
 def build_method(config: Config, generator: prompt.PromptGenerator, images: int, classes: int, devices: int) -> Method:

@@ -47,7 +47,7 @@ class LinearPrompt(struct.PyTreeNode):
 
     @property
     def origin(self) -> Float[Array, "B dim"]:
-        """Z = 0, the unlearnt prompt."""
+        """The unlearnt prompt, z = 0."""
         return jnp.zeros((self.classes or 1, self.projection.shape[0]))
 
     @property

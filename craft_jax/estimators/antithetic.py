@@ -102,7 +102,7 @@ def guided(
 
 
 def mirrored(z: Float[Array, "B dim"], perturbations: Float[Array, "P B dim"]) -> Float[Array, "2P B dim"]:
-    """Z + e and z - e, pair after pair."""
+    """Candidates z + e and z - e, pair after pair."""
     return z + jnp.stack([perturbations, -perturbations], axis=1).reshape(-1, *z.shape)
 
 

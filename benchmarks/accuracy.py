@@ -14,7 +14,6 @@ from typing import Any
 
 from craft_jax import blackbox, data, training
 from craft_jax.config import Config, ConsistencyConfig
-from craft_jax.entry import pay_compilation_once
 
 SEEDS, QUERIES = (1, 2, 3), 2000
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -65,5 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    pay_compilation_once()
     main()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from benchmarks import sizes
-from craft_jax import assembly, collaborative, data, entry
+from craft_jax import assembly, collaborative, data
 from craft_jax.blackbox import load
 from craft_jax.config import Config, DataConfig, PromptConfig, RunConfig, SearchConfig
 
@@ -163,7 +163,6 @@ def page(rows: dict[int, Measured]) -> str:
 
 def main() -> None:
     """Measures and writes the page."""
-    entry.pay_compilation_once()
     jax.config.update("jax_num_cpu_devices", max(DEVICES))
     photographs = data.load(config(1, "no").data, seed=1)
     black_box = load("bundled", photographs.class_names)

@@ -14,7 +14,6 @@ from pathlib import Path
 import jax
 
 from benchmarks import baseline, growth, one_step, page, pipeline, precision, query, run, sizes
-from craft_jax.entry import pay_compilation_once
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES = (10, 100, 400, 1000)
@@ -94,7 +93,6 @@ def _say(what: str) -> None:
 
 def main() -> None:
     """Measures everything and writes the results."""
-    pay_compilation_once()
     figures = measure()
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "latest.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

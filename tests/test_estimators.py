@@ -164,7 +164,7 @@ def test_a_guided_search_measures_the_previous_estimate_again_and_fresh_directio
         shaping=estimators.raw_losses,
     )
     state = _told(search, search.init(jnp.zeros((1, DIM))), lambda z: slope @ z)
-    past = state.memory.past[0]
+    past = state.memory[0].trace[0]
     directions = search.ask(state)[::2, 0] / 0.1
 
     np.testing.assert_allclose(directions @ directions.T, DIM * np.eye(3), atol=1e-3)
@@ -184,7 +184,7 @@ def test_a_guided_searchs_estimate_of_a_linear_function_only_gets_nearer_to_its_
     state, cosines = search.init(jnp.zeros((1, DIM))), []
     for _ in range(25):
         state = _told(search, state, lambda z: slope @ z)
-        past = state.memory.past[0]
+        past = state.memory[0].trace[0]
         cosines.append(float(past @ slope / jnp.linalg.norm(past) / jnp.linalg.norm(slope)))
 
     assert cosines == sorted(cosines)

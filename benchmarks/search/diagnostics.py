@@ -20,7 +20,6 @@ from craft_jax import assembly, blackbox, collaborative, searches
 from craft_jax.assembly import Run
 from craft_jax.collaborative import Centre
 from craft_jax.config import Config, PromptConfig, SearchConfig
-from craft_jax.entry import pay_compilation_once
 
 DRAWS = 12
 TABLE = Path(__file__).parent.parent / "results" / "search_diagnostics.md"
@@ -116,5 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    pay_compilation_once()
     main()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.search import runs, tasks
-from craft_jax.entry import pay_compilation_once
 
 SHOTS, SEEDS, BUDGETS = (1, 4, 16), (1, 2, 3), (500, 1000, 2000, 4000, 8000)
 RUNS = Path("runs/search_study")
@@ -88,5 +87,4 @@ def main(chosen: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    pay_compilation_once()
     main(sys.argv[1:])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.search import runs, tasks
-from craft_jax.entry import pay_compilation_once
 
 TASK, DRAWS, QUERIES = "caltech24", ((4, 11), (16, 12)), 2000
 RUNS = Path("runs/search_tuning")
@@ -64,5 +63,4 @@ def main(chosen: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    pay_compilation_once()
     main(sys.argv[1:])

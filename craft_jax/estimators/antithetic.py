@@ -1,6 +1,6 @@
 """Antithetic estimates of the gradient: candidates in mirrored pairs, their difference credited to the direction."""
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -43,20 +43,7 @@ def antithetic(
     def perturbations(state: SearchState) -> Array:
         return for_blocks(directions, jax.random.fold_in(key, state.step), pairs, *state.z.shape)
 
-    def ask(state: SearchState) -> Array:
-        return mirrored(state.z, sigma(state.step) * perturbations(state))
-
-    def tell(state: SearchState, credits: Array) -> SearchState:
-        return descend(tx, state, estimate(credits, perturbations(state), sigma(state.step), shaping))
-
-    return Search(lambda z: begin(z, tx.init(z)), ask, tell, population_size=2 * pairs)
-
-
-class Guide(NamedTuple):
-    """The memory of a guided search: the optimiser's state, and the estimate before."""
-
-    opt_state: optax.OptState
-    past: Float[Array, "B dim"]
+    return _descent(perturbations, pairs, sigma, tx, shaping)
 
 
 def guided(
@@ -82,23 +69,31 @@ def guided(
 
     def perturbations(state: SearchState) -> Array:
         fresh = for_blocks(directions, jax.random.fold_in(key, state.step), pairs, *state.z.shape)
-        past = state.memory.past
+        past = state.memory[0].trace
         known = jnp.linalg.norm(past, axis=-1, keepdims=True) > 0
         led = fresh.at[0].set(jnp.where(known, past, fresh[0]))
         return jnp.swapaxes(jax.vmap(orthogonalise, in_axes=1)(led), 0, 1)
 
-    def init(z: Array) -> SearchState:
-        return begin(z, Guide(tx.init(z), jnp.zeros_like(z)))
+    remembering = optax.chain(optax.trace(decay=0.0), tx)
+    return _descent(perturbations, pairs, sigma, remembering, shaping)
+
+
+def _descent(
+    perturbations: Callable[[SearchState], Array],
+    pairs: int,
+    sigma: optax.Schedule,
+    tx: optax.GradientTransformation,
+    shaping: Shaping,
+) -> Search:
+    """Descent by `tx` on the estimate from what each pair's difference says of its perturbation [P, B, dim]."""
 
     def ask(state: SearchState) -> Array:
         return mirrored(state.z, sigma(state.step) * perturbations(state))
 
     def tell(state: SearchState, credits: Array) -> SearchState:
-        gradient = estimate(credits, perturbations(state), sigma(state.step), shaping)
-        moved = descend(tx, state._replace(memory=state.memory.opt_state), gradient)
-        return moved._replace(memory=Guide(moved.memory, gradient))
+        return descend(tx, state, estimate(credits, perturbations(state), sigma(state.step), shaping))
 
-    return Search(init, ask, tell, population_size=2 * pairs)
+    return Search(lambda z: begin(z, tx.init(z)), ask, tell, population_size=2 * pairs)
 
 
 def mirrored(z: Float[Array, "B dim"], perturbations: Float[Array, "P B dim"]) -> Float[Array, "2P B dim"]:

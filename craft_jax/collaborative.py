@@ -54,7 +54,7 @@ class Metrics(NamedTuple):
     """Of one step, on the training images, with the prompt that the step began with.
 
     Attributes:
-      loss: of the prompt with the head: CE + lambda KL(f + g(f) || f).
+      loss: of the prompt with the head (`loss_of`).
       refined_loss: mean loss of the head over its epochs; `loss` where no head is learnt.
       prompt_accuracy, train_accuracy: without and with the head, in [0, 1].
     """
@@ -72,7 +72,7 @@ class Method(NamedTuple):
       search: over z.
       refinement: the head's functions.
       learn_prompt, learn_head: False leaves the one or the other as it starts.
-      judge_refined: whether a candidate's cross-entropy is that of f + g(f), or of f as published.
+      refined_share: of f + g(f) in a candidate's cross-entropy, in [0, 1]; the rest is that of f, 0 as published.
       white_box: takes the true gradient through the wall's door in the place of queries; for studies.
       guarded: whether a search that diverges is taken back (`divergence`).
       query_images: images that answer a query, the same for all candidates of a step; 0 asks for all.
@@ -88,7 +88,7 @@ class Method(NamedTuple):
     refinement: Refinement
     learn_prompt: bool
     learn_head: bool
-    judge_refined: bool
+    refined_share: float
     white_box: bool
     guarded: bool
     query_images: int
@@ -214,13 +214,16 @@ Loss = Callable[[Array, Array], Array]
 
 
 def loss_of(method: Method, head: HeadState) -> Loss:
-    """(logits [n, C], labels) -> a prompt's loss, CE + lambda KL(f + g(f) || f), with the head of the moment."""
+    """(logits [n, C], labels) -> a prompt's loss, with the head of the moment.
+
+    L = s CE(f + g(f), y) + (1 - s) CE(f, y) + lambda KL(f + g(f) || f), where s is `Method.refined_share`.
+    """
 
     def loss(logits: Float[Array, "n C"], labels: Int[Array, " n"]) -> Float[Array, ""]:
         refined = refinement.apply(head.params, logits)
-        judged = refined if method.judge_refined else logits
-        tie = objectives.prompt_consistency(logits, refined)
-        return objectives.cross_entropy(judged, labels) + method.consistency * tie
+        share, tie = method.refined_share, objectives.prompt_consistency(logits, refined)
+        own = objectives.cross_entropy(logits, labels)
+        return share * objectives.cross_entropy(refined, labels) + (1 - share) * own + method.consistency * tie
 
     return loss
 

@@ -61,6 +61,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "sigma": 4e-5,
             "learning_rate": 2e-3,
             "clip": 5.0,
+            "fitness": "refined",
             "guarded": False,
         },
         "refinement": _PUBLISHED_HEAD,

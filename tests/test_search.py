@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from craft_jax import assembly, calibration, checkpoints, choice, collaborative, recipes, refinement, training
+from craft_jax import (
+    assembly,
+    calibration,
+    checkpoints,
+    choice,
+    collaborative,
+    objectives,
+    recipes,
+    refinement,
+    training,
+)
 from craft_jax.collaborative import Centre
 from craft_jax.config import Config, ConsistencyConfig, PromptConfig, SearchConfig
 from craft_jax.errors import UserError
@@ -54,6 +64,23 @@ def test_credits_by_class_give_the_true_gradient_of_every_classs_prompt(small_bl
     estimate = jnp.einsum("pb,pbz->bz", slopes, directions) / len(directions)
     gradient = collaborative.white_box_gradient(run.problem, loss, z, centre)
     np.testing.assert_allclose(estimate, gradient, rtol=0.02, atol=0.01 * float(jnp.abs(gradient).max()))
+
+
+@pytest.mark.parametrize(("fitness", "share"), [("prompt", 0.0), ("both", 0.5), ("refined", 1.0)])
+def test_a_candidate_is_judged_by_its_own_predictions_the_refined_ones_or_their_mean(
+    small_black_box, small_set, small_config, fitness, share
+):
+    config = dataclasses.replace(small_config, consistency=ConsistencyConfig(weight=0.25))
+    run = _run(small_black_box, small_set, config, fitness=fitness)
+    head = _wild_head(run)
+    _, labels, logits = _centre(run, run.state.search.z)
+    refined = refinement.apply(head.params, logits)
+
+    own, mended = objectives.cross_entropy(logits, labels), objectives.cross_entropy(refined, labels)
+    tie = objectives.prompt_consistency(logits, refined)
+    loss = collaborative.loss_of(run.method, head)(logits, labels)
+    assert abs(own - mended) > 0.01
+    np.testing.assert_allclose(loss, share * mended + (1 - share) * own + 0.25 * tie, rtol=1e-5)
 
 
 def test_a_classs_prompt_moves_its_own_column_of_the_logits_alone(small_black_box, small_set, small_config):

@@ -1,4 +1,4 @@
-"""What each part of the method is worth: ablations on the bundled photographs at 16 shots, 2,000 queries, three seeds.
+"""What each part of the method is worth, and views of each photograph: 16 shots, 2,000 queries, three seeds.
 
     python -m benchmarks.accuracy
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from craft_jax import blackbox, data, training
-from craft_jax.config import Config, ConsistencyConfig
+from craft_jax.config import Config, ConsistencyConfig, DataConfig
 
 SEEDS, QUERIES = (1, 2, 3), 2000
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -21,6 +21,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without consistency": {"consistency": ConsistencyConfig(weight=0.0)},
     "refinement alone": {"learn": "refinement"},
     "prompt alone": {"learn": "prompt"},
+    "all, 4 views of each photograph": {"data": DataConfig(views=4)},
+    "all, the centre crop alone": {"data": DataConfig(views=0)},
 }
 RUNS = Path("runs/accuracy")
 TABLE = Path(__file__).parent / "results" / "accuracy.md"

@@ -1,4 +1,4 @@
-"""Every recipe on three tasks at equal budgets: accuracy over queries and over predictions, wins, time a step.
+"""Every recipe on three tasks at equal budgets: accuracy over queries and over predictions, and wins.
 
     python -m benchmarks.search.study [RECIPE ...]
 

@@ -52,7 +52,7 @@ def write(done: Done) -> None:
     kept = [{**cell._asdict(), **{k: result[k] for k in _KEPT}} for cell, result in done.items()]
     (RESULTS / "search.json").write_text("[\n" + ",\n".join(map(json.dumps, kept)) + "\n]\n", encoding="utf-8")
     _draw(points, done)
-    page = "\n".join([*_means(points), "", *_by_shots(done), "", *_wins(done), "", *_costs(done), "", _PICTURE, ""])
+    page = "\n".join([*_means(points), "", *_by_shots(done), "", *_wins(done), "", _PICTURE, ""])
     (RESULTS / "search.md").write_text(page, encoding="utf-8")
     print(page)
 
@@ -118,29 +118,6 @@ def _wins(done: Done) -> list[str]:
             counts = (sum(d > 0 for d in shared), sum(d == 0 for d in shared), sum(d < 0 for d in shared))
             row.append(" / ".join(map(str, counts)) if shared else "")
         rows.append(row)
-    return _table(header, rows)
-
-
-def _costs(done: Done) -> list[str]:
-    """Predictions for 2,000 prompts, and seconds a step, at 16 shots of caltech24."""
-    header = [
-        "recipe",
-        "prompts a step",
-        "predictions of the search a prompt",
-        "predictions of the present prompt a step",
-    ]
-    rows = []
-    for recipe in TUNED:
-        found = [r for cell, r in done.items() if cell[:3] == (recipe, "caltech24", 16)]
-        if found:
-            ledger, steps = found[0]["ledger"], found[0]["steps"]
-            prompts = ledger["prompts"]
-            each = [
-                prompts / steps,
-                ledger["search_predictions"] / max(prompts, 1),
-                ledger["centre_predictions"] / steps,
-            ]
-            rows.append([recipe, *(f"{value:.0f}" for value in each)])
     return _table(header, rows)
 
 

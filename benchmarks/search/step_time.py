@@ -1,0 +1,66 @@
+"""What a step of every recipe asks for and how long it takes, on caltech24 at 16 shots.
+
+    python -m benchmarks.search.step_time
+
+Writes benchmarks/results/search_steps.md. Only the ratios of the times carry over to other machines.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import timing
+from benchmarks.search import runs, tasks
+from benchmarks.search.study import RECIPE, TUNED
+from craft_jax import assembly, blackbox, collaborative
+
+TABLE = Path(__file__).parent.parent / "results" / "search_steps.md"
+TASK, SHOTS, SEED, QUERIES = "caltech24", 16, 1, 2000
+STEPS, ROUNDS = 10, 5
+
+
+def steps_of(run: assembly.Run) -> Callable[[], Any]:
+    """A function that makes `STEPS` collaborative steps in one call, as the loop does."""
+    several = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), STEPS))
+    problem, _ = assembly.place(run)
+    carried = [run.spread.mapped(run.state)]
+
+    def make_steps() -> Any:
+        carried[0], metrics = several(problem, carried[0])
+        return metrics
+
+    return make_steps
+
+
+def main() -> None:
+    """Measures all recipes, taking turns, and writes the table."""
+    photographs = tasks.draw(TASK, SHOTS, SEED)
+    black_box = blackbox.load("bundled", photographs.class_names)
+    assembled = {
+        recipe: assembly.assemble(
+            black_box,
+            photographs,
+            runs.settings(RECIPE.get(recipe, recipe), TASK, SHOTS, SEED, QUERIES, changes),
+        )
+        for recipe, changes in TUNED.items()
+    }
+    times = timing.best({recipe: steps_of(run) for recipe, run in assembled.items()}, ROUNDS)
+    lines = [
+        f"{TASK} at {SHOTS} shots, {len(photographs.train)} training photographs; times beside that of `craft`'s step, "
+        f"the best of {ROUNDS} rounds in which all take turns. `python -m benchmarks.search.step_time`.",
+        "",
+        "| recipe | prompts a step | predictions a prompt | predictions of the present prompt a step "
+        "| time of a step | time of a prompt |",
+        "|---|---|---|---|---|---|",
+    ]
+    for recipe, run in assembled.items():
+        cost, relative = run.cost_of_step, times[recipe] / times["craft"]
+        each = f"{cost.search_predictions // cost.prompts} " if cost.prompts else ""
+        a_prompt = f"{relative / cost.prompts * assembled['craft'].cost_of_step.prompts:.2f} " if cost.prompts else ""
+        lines.append(f"| {recipe} | {cost.prompts} | {each}| {cost.centre_predictions} | {relative:.2f} | {a_prompt}|")
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -24,32 +24,9 @@ verb="${1:-}"
 shift
 
 name='' image='' bucket='' accelerator='' topology='' hosts='' chips='' to='' namespace=default account=default spot=false
-while (($#)); do
-  case "$1" in
-    --name=*) name="${1#*=}" ;;
-    --image=*) image="${1#*=}" ;;
-    --bucket=*) bucket="${1#*=}" ;;
-    --accelerator=*) accelerator="${1#*=}" ;;
-    --topology=*) topology="${1#*=}" ;;
-    --hosts=*) hosts="${1#*=}" ;;
-    --chips=*) chips="${1#*=}" ;;
-    --to=*) to="${1#*=}" ;;
-    --namespace=*) namespace="${1#*=}" ;;
-    --account=*) account="${1#*=}" ;;
-    --spot) spot=true ;;
-    --dry-run) dry_run=true ;;
-    --) shift && break ;;
-    *) fail "unknown argument $1; $usage" ;;
-  esac
-  shift
-done
+settings="name image bucket accelerator topology hosts chips to namespace account" switches="spot"
+read_arguments "$@"
 
-needs() {
-  local setting
-  for setting in "$@"; do
-    [[ -n "${!setting}" ]] || fail "--$setting is missing for $verb; $usage"
-  done
-}
 needs name
 
 manifest() {
@@ -73,13 +50,13 @@ manifest() {
 case "$verb" in
   create)
     needs image bucket accelerator topology hosts chips
-    (($# > 0)) || fail "-- --config=FILE is missing for create; $usage"
-    [[ " $*" != *" --workdir"* ]] || fail "--workdir is the script's own: the folder $name of the bucket"
+    ((${#rest[@]} > 0)) || fail "-- --config=FILE is missing for create; $usage"
+    [[ " ${rest[*]}" != *" --workdir"* ]] || fail "--workdir is the script's own: the folder $name of the bucket"
     if [[ "$dry_run" == true ]]; then
-      manifest "$@"
+      manifest "${rest[@]}"
       echo "+ kubectl apply --filename=- < (the manifest above)"
     else
-      manifest "$@" | kubectl apply --filename=-
+      manifest "${rest[@]}" | kubectl apply --filename=-
     fi
     ;;
   logs) run kubectl logs "--namespace=$namespace" "--selector=jobset.sigs.k8s.io/jobset-name=$name" --follow --prefix ;;

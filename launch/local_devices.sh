@@ -13,24 +13,14 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage="usage: launch/local_devices.sh --devices=N [--hosts=1] [--port=29500] [--dry-run] -- --config=FILE ..."
 devices='' hosts=1 port=29500
-while (($#)); do
-  case "$1" in
-    --devices=*) devices="${1#*=}" ;;
-    --hosts=*) hosts="${1#*=}" ;;
-    --port=*) port="${1#*=}" ;;
-    --dry-run) dry_run=true ;;
-    --help) echo "$usage" && exit 0 ;;
-    --) shift && break ;;
-    *) fail "unknown argument $1; $usage" ;;
-  esac
-  shift
-done
+settings="devices hosts port"
+read_arguments "$@"
 [[ "$devices" =~ ^[1-9][0-9]*$ ]] || fail "--devices=N is missing or no number; $usage"
 [[ "$hosts" =~ ^[1-9][0-9]*$ ]] || fail "--hosts=$hosts must be a number; $usage"
 
 python="${PYTHON:-python}"
 job=(env "JAX_PLATFORMS=cpu" "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices"
-  "$python" -m craft_jax.main "$@")
+  "$python" -m craft_jax.main ${rest[@]+"${rest[@]}"})
 if ((hosts == 1)); then
   run "${job[@]}"
   exit

@@ -15,40 +15,26 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage="usage: launch/slurm.sh --nodes=N --gpus_per_node=N --time=HH:MM:SS [--partition=P] [--account=A] [--name=craft_jax]
   [--venv=.venv] [--dry-run] -- --config=FILE --workdir=FOLDER ..."
-nodes='' gpus='' limit='' partition='' account='' name=craft_jax venv=.venv
-while (($#)); do
-  case "$1" in
-    --nodes=*) nodes="${1#*=}" ;;
-    --gpus_per_node=*) gpus="${1#*=}" ;;
-    --time=*) limit="${1#*=}" ;;
-    --partition=*) partition="${1#*=}" ;;
-    --account=*) account="${1#*=}" ;;
-    --name=*) name="${1#*=}" ;;
-    --venv=*) venv="${1#*=}" ;;
-    --dry-run) dry_run=true ;;
-    --help) echo "$usage" && exit 0 ;;
-    --) shift && break ;;
-    *) fail "unknown argument $1; $usage" ;;
-  esac
-  shift
-done
+nodes='' gpus_per_node='' time='' partition='' account='' name=craft_jax venv=.venv
+settings="nodes gpus_per_node time partition account name venv"
+read_arguments "$@"
 [[ "$nodes" =~ ^[1-9][0-9]*$ ]] || fail "--nodes=N is missing or no number; $usage"
-[[ "$gpus" =~ ^[0-9]+$ ]] || fail "--gpus_per_node=N is missing or no number; $usage"
-[[ -n "$limit" ]] || fail "--time=HH:MM:SS is missing; $usage"
-[[ " $* " == *" --workdir="* ]] || fail "-- --workdir=FOLDER is missing: it must be a folder that outlives the job"
+[[ "$gpus_per_node" =~ ^[0-9]+$ ]] || fail "--gpus_per_node=N is missing or no number; $usage"
+[[ -n "$time" ]] || fail "--time=HH:MM:SS is missing; $usage"
+[[ " ${rest[*]-} " == *" --workdir="* ]] || fail "-- --workdir=FOLDER is missing: it must be a folder that outlives the job"
 
-job="$(printf ' %q' "$venv/bin/python" -m craft_jax.main "$@")"
+job="$(printf ' %q' "$venv/bin/python" -m craft_jax.main ${rest[@]+"${rest[@]}"})"
 script="#!/usr/bin/env bash
 #SBATCH --job-name=$name
 #SBATCH --nodes=$nodes
-#SBATCH --ntasks-per-node=$((gpus > 0 ? gpus : 1))
-#SBATCH --time=$limit
+#SBATCH --ntasks-per-node=$((gpus_per_node > 0 ? gpus_per_node : 1))
+#SBATCH --time=$time
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=$name-%j.log
 #SBATCH --signal=B:TERM@120"
-((gpus == 0)) || script+="
-#SBATCH --gpus-per-node=$gpus"
+((gpus_per_node == 0)) || script+="
+#SBATCH --gpus-per-node=$gpus_per_node"
 [[ -z "$partition" ]] || script+="
 #SBATCH --partition=$partition"
 [[ -z "$account" ]] || script+="

@@ -31,33 +31,10 @@ verb="${1:-}"
 shift
 
 project='' zone='' name='' type='' runtime='' bucket='' to='' worker=0 restarts=10 spot=false yes=false
-while (($#)); do
-  case "$1" in
-    --project=*) project="${1#*=}" ;;
-    --zone=*) zone="${1#*=}" ;;
-    --name=*) name="${1#*=}" ;;
-    --type=*) type="${1#*=}" ;;
-    --runtime=*) runtime="${1#*=}" ;;
-    --bucket=*) bucket="${1#*=}" ;;
-    --to=*) to="${1#*=}" ;;
-    --worker=*) worker="${1#*=}" ;;
-    --restarts=*) restarts="${1#*=}" ;;
-    --spot) spot=true ;;
-    --yes) yes=true ;;
-    --dry-run) dry_run=true ;;
-    --) shift && break ;;
-    *) fail "unknown argument $1; $usage" ;;
-  esac
-  shift
-done
-job=("$@")
+settings="project zone name type runtime bucket to worker restarts" switches="spot yes"
+read_arguments "$@"
+job=(${rest[@]+"${rest[@]}"})
 
-needs() {
-  local setting
-  for setting in "$@"; do
-    [[ -n "${!setting}" ]] || fail "--$setting is missing for $verb; $usage"
-  done
-}
 needs project zone name
 where=("--project=$project" "--zone=$zone")
 

@@ -46,6 +46,7 @@ class Run(NamedTuple):
     Attributes:
       config: the settings.
       problem: what the step looks at.
+      prompt_std: standard deviation of A's entries.
       method: what the step does.
       state: where it starts.
       cost_of_step: what it asks of the black box.
@@ -57,6 +58,7 @@ class Run(NamedTuple):
 
     config: Config
     problem: Problem
+    prompt_std: float
     method: Method
     state: TuningState
     cost_of_step: Ledger
@@ -68,8 +70,14 @@ class Run(NamedTuple):
     test_labels: Array
 
 
-def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Run:
+def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config, measured_std: float = 0.0) -> Run:
     """Encodes the images and builds the parts.
+
+    Args:
+      black_box: set up for `photographs.class_names`.
+      photographs: with the shots drawn.
+      config: the settings.
+      measured_std: what the first queries of a run that is resumed have found; 0 asks them where the settings want it.
 
     Raises:
       UserError: where the classes differ, devices are too few, or a photograph cannot be read.
@@ -94,7 +102,7 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
         ),
         like,
     )
-    std = hosts.first_alone(lambda: _std(black_box, views, config, meter))
+    std = measured_std or hosts.first_alone(lambda: _std(black_box, views, config, meter))
     generator = build_generator(black_box, config, std)
     method = build_method(config, generator, len(train), len(black_box.class_names), len(spread.devices))
     if hosts.any_of(_splits_images(config.run.shard_images, views, spread.own[0])):
@@ -109,6 +117,7 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config) -> Ru
             labels=evaluation.labels_of(photographs.train),
             seed_key=jax.random.key(config.seed),
         ),
+        prompt_std=std,
         method=method,
         state=initial_state(method, generator, config, len(black_box.class_names)),
         cost_of_step=collaborative.cost_of_step(method, config.search.population_size, len(train)),

@@ -18,7 +18,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from craft_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+CHECKPOINTS = "checkpoints"  # folder in a workdir
 _ITEMS = ("state", "tuned", "about")
 
 
@@ -26,7 +27,7 @@ class TunedModel(NamedTuple):
     """What tuning leaves behind, beside the black box.
 
     Attributes:
-      prompt: the soft prompt, [n_ctx, d].
+      prompt: the soft prompt, [n_ctx, d], or one for each class, [C, n_ctx, d].
       head: the refinement head's parameters.
       black_box: identity of the black box that it was tuned for.
       class_names: the C classes, in the order of the logits.
@@ -87,7 +88,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
         logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save
-        self.folder = (workdir / "checkpoints").absolute()
+        self.folder = (workdir / CHECKPOINTS).absolute()
         if not read_only:
             self.folder.mkdir(parents=True, exist_ok=True)
         keep = preservation_policy.AnyPreservationPolicy(
@@ -200,7 +201,7 @@ def open_for_prediction(workdir: Path) -> Restored:
     Raises:
       UserError: where the folder holds no checkpoint.
     """
-    if not (workdir / "checkpoints").is_dir():
+    if not (workdir / CHECKPOINTS).is_dir():
         raise UserError(f"{workdir} holds no checkpoints; give the --workdir of a run, such as runs/demo")
     with Checkpoints(workdir, read_only=True) as checkpoints:
         restored = checkpoints.restore_latest()

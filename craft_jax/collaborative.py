@@ -221,9 +221,15 @@ def loss_of(method: Method, head: HeadState) -> Loss:
 
     def loss(logits: Float[Array, "n C"], labels: Int[Array, " n"]) -> Float[Array, ""]:
         refined = refinement.apply(head.params, logits)
-        share, tie = method.refined_share, objectives.prompt_consistency(logits, refined)
-        own = objectives.cross_entropy(logits, labels)
-        return share * objectives.cross_entropy(refined, labels) + (1 - share) * own + method.consistency * tie
+        terms = (
+            objectives.cross_entropy(refined, labels),
+            objectives.cross_entropy(logits, labels),
+            objectives.prompt_consistency(logits, refined),
+        )
+        # The barrier keeps XLA from fusing them in ways that depend on the devices, which would change the last bits.
+        mended, own, tie = jax.lax.optimization_barrier(terms)
+        share = method.refined_share
+        return share * mended + (1 - share) * own + method.consistency * tie
 
     return loss
 
@@ -250,6 +256,9 @@ def by_class(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
     Class c's soft prompt moves column c of the logits f and no other, so its share of the loss's change is
     sum_n dL/df_nc (f'_nc - f_nc). The derivative is of our own side of the wall: of the loss and the head, at answers
     that the black box gave. One query thus measures a direction for every class, a loss alone only one in all.
+
+    The difference needs logits. An owner who answers probabilities hides a constant an image: ask about one more class
+    whose prompt never changes, and take its log-probability from those of the others.
     """
     slope = jax.grad(loss)(centre.logits, centre.labels)
     return lambda logits: jnp.sum(slope * (logits - centre.logits), axis=0)

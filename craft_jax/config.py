@@ -120,9 +120,9 @@ class SearchConfig:
         (k + 1)^0.4 and sigma over (k + 1)^0.1 at step k).
       learning_rate: of the optimiser, in units of z.
       clip: largest norm of an estimate; 0 does not clip; -1 is the square root of the number of coordinates.
-      fitness: which predictions' cross-entropy judges a candidate: `prompt` (its own, as published), `refined` (with the
-        head of the moment), or the mean of `both`: a head that fits the few shots leaves little loss to search by, and
-        the prompt's own does not see what the head mends.
+      fitness: which predictions' cross-entropy judges a candidate: `prompt` (its own, as published), `refined` (with
+        the head of the moment), or the mean of `both`: a head that fits the few shots leaves little loss to search by,
+        and the prompt's own does not see what the head mends.
       guarded: takes a search that diverges back to its best point and halves its steps.
     """
 

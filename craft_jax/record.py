@@ -89,6 +89,7 @@ class Record:
             "settings": dataclasses.asdict(self._run.config),
             "ledger": dataclasses.asdict(self._run.meter.ledger),
             "zero_shot": self._zero_shot,
+            "prompt_std": self._run.prompt_std,
             "seconds": time.monotonic() - self._began,
         }
         tuned = choice.contender(self.rows[-1].get("chosen", choice.REFINED), *ends(self._run, reached))

@@ -18,7 +18,15 @@ from craft_jax import assembly, choice, collaborative, evaluation, hosts, report
 from craft_jax.assembly import Run
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.blackbox.wall import BlackBox
-from craft_jax.checkpoints import Checkpoints, Restored, TunedModel, flatten, open_for_prediction, unflatten
+from craft_jax.checkpoints import (
+    CHECKPOINTS,
+    Checkpoints,
+    Restored,
+    TunedModel,
+    flatten,
+    open_for_prediction,
+    unflatten,
+)
 from craft_jax.collaborative import TuningState
 from craft_jax.config import Config, flat_settings
 from craft_jax.data.fewshot import FewShotSet
@@ -67,7 +75,7 @@ def train(
     hosts.first_alone(lambda: check_workdir(workdir))
     if hosts.first_alone((workdir / RESULT).exists):
         return _finished(workdir, black_box, config, stream)
-    run = assembly.assemble(black_box, photographs, config)
+    run = assembly.assemble(black_box, photographs, config, hosts.first_alone(lambda: _measured_std(workdir)))
     with _open(workdir) as checkpoints:
         start = _start(run, checkpoints, workdir, stream)
         record = None if checkpoints is None else _record(run, start, workdir, checkpoints, began, stream)
@@ -83,6 +91,15 @@ class _Start(NamedTuple):
     state: TuningState
     zero_shot: float
     seconds: float
+
+
+def _measured_std(workdir: Path) -> float:
+    """What a run that is resumed has paid its first queries for; 0 for one that begins."""
+    if not (workdir / CHECKPOINTS).is_dir():
+        return 0.0
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        restored = checkpoints.restore_latest()
+    return restored.about["prompt_std"] if restored else 0.0
 
 
 def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None]:

@@ -196,7 +196,7 @@ def _without_stragglers() -> Iterator[None]:
 
 
 def open_for_prediction(workdir: Path) -> Restored:
-    """The newest readable checkpoint of a run.
+    """The newest readable checkpoint of a run; says on standard error where newer ones are damaged.
 
     Raises:
       UserError: where the folder holds no checkpoint.
@@ -207,4 +207,6 @@ def open_for_prediction(workdir: Path) -> Restored:
         restored = checkpoints.restore_latest()
     if restored is None:
         raise UserError(f"{workdir} holds no finished checkpoint yet; let its run get further")
+    for step in restored.damaged:
+        print(f"{workdir}: checkpoint {step} is damaged; using checkpoint {restored.step}", file=sys.stderr)
     return restored

@@ -17,6 +17,7 @@ from craft_jax.blackbox.meter import Ledger, Meter
 from craft_jax.blackbox.wall import BlackBox, Handle, join_handles
 from craft_jax.data import pixels
 from craft_jax.data.photographs import Photograph
+from craft_jax.errors import UserError
 
 _IN_FLIGHT = 2  # batches dispatched and not yet encoded, which bounds memory
 
@@ -63,6 +64,8 @@ def _encode(
     cache: Path | None,
 ) -> Handle:
     """The handle of every photograph under each of its crops, photograph after photograph."""
+    if not photographs:
+        raise UserError("there are no images to encode; give one at least")
     images = sum(map(len, crops))
     entry = cache and cache / f"{_content_key(black_box, photographs, crops_name)}.npz"
     like = jax.eval_shape(black_box.encode_images, _blank(black_box, images))

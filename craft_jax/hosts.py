@@ -5,6 +5,7 @@ reaches every host here. On a single host nothing of this happens. Source: jax.d
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import os
 import re
@@ -218,6 +219,16 @@ def together(action: Callable[[], T]) -> T:
         if note.any():
             raise UserError(f"host {host}: {note.tobytes().rstrip(bytes(1)).decode(errors='replace')}")
     return value  # type: ignore[return-value]
+
+
+def check_alike(what: str, description: str) -> None:
+    """Raises UserError on every host where `description` is not the same on all; `what` names it in the message."""
+    if not several():
+        return
+    digest = np.frombuffer(hashlib.sha256(description.encode()).digest(), np.uint8)
+    for host, other in enumerate(multihost_utils.process_allgather(digest)):
+        if (other != digest).any():
+            raise UserError(f"this host and host {host} have different {what}; run the same command on every host")
 
 
 def any_of(flag: bool) -> bool:

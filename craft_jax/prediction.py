@@ -63,6 +63,8 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     if given.top < 1:
         raise UserError(f"--top={given.top} must be at least 1")
     paths = list(_expand(images, stdin))
+    if not paths:
+        raise UserError("the list on standard input is empty; give one image a line")
 
     from craft_jax import blackbox, checkpoints
 

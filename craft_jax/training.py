@@ -72,6 +72,9 @@ def train(
         photograph cannot be read. Nothing is written then.
     """
     workdir, stream, began = Path(workdir), stream or sys.stdout, time.monotonic()
+    hosts.check_alike(
+        "settings or photographs", f"{config} {[(i.photograph.name, i.label) for i in photographs.train]}"
+    )
     hosts.first_alone(lambda: check_workdir(workdir))
     if hosts.first_alone((workdir / RESULT).exists):
         return _finished(workdir, black_box, config, stream)

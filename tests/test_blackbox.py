@@ -169,6 +169,8 @@ def test_predictions_equal_the_public_class_on_photographs(public, small_set, sm
     handle = small_black_box.encode_images(squares)
     logits = small_black_box.predict(small_black_box.initial_prompt[None], handle)
 
+    image_features = _normalised(model.get_image_features(**processor(images, return_tensors="np")))
+    np.testing.assert_allclose(handle, image_features, atol=1e-5)
     assert logits.shape == (1, 12, 3)
     np.testing.assert_allclose(logits[0], expected, atol=2e-4)  # logits are cosines times 20
 
@@ -226,6 +228,19 @@ def test_a_class_name_that_does_not_fit_is_named():
 def test_a_template_whose_words_run_into_the_class_name_is_refused():
     with pytest.raises(UserError, match="black_box.template: the words before {} run into class name"):
         blackbox.load("bundled", ["pizza", "crab"], "photo{}")
+
+
+def test_other_braces_in_a_template_are_words():
+    black_box = blackbox.load("bundled", ["pizza"], "a photo {x} of a {}.")
+
+    assert black_box.initial_prompt.shape[0] > blackbox.load("bundled", ["pizza"]).initial_prompt.shape[0]
+
+
+def test_a_model_folder_may_be_named_from_home(tmp_path, monkeypatch):
+    shutil.copytree(BUNDLED_MODEL, tmp_path / "clip")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert blackbox.load("~/clip", ["pizza"]).class_names == ("pizza",)
 
 
 def test_a_model_folder_without_weights_is_refused_by_name(tmp_path):

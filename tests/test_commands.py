@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,7 @@ def test_predict_takes_a_folder_and_a_list_on_standard_input_and_answers_alike(t
         (["--checkpoint=/nowhere", "a.jpg"], "/nowhere holds no checkpoints"),
         (["a.jpg"], "a checkpoint and at least one image are needed"),
         (["--checkpoint={tuned}"], "a checkpoint and at least one image are needed"),
+        (["--checkpoint={tuned}", "-"], "the list on standard input is empty"),
         (["--checkpoint={tuned}", "nowhere.jpg"], "nowhere.jpg: no such image"),
         (["--checkpoint={tuned}", "setup.cfg"], "setup.cfg: not a readable image"),
         (["--checkpoint={tuned}", "configs"], "configs: no image in this folder"),
@@ -162,9 +164,20 @@ def test_a_mistake_in_predict_is_one_line(arguments, message, tuned, capsys, mon
     assert "\n" not in str(error.value)
 
 
-def test_predict_refuses_a_black_box_that_the_checkpoint_was_not_made_for(tuned, capsys, tmp_path):
-    import shutil
+def test_predict_says_where_the_newest_checkpoint_is_damaged(tuned, capsys, tmp_path):
+    kept = tmp_path / "run" / "checkpoints"
+    shutil.copytree(tuned, tmp_path / "run")
+    (newest,) = kept.iterdir()
+    shutil.copytree(newest, kept / "2")
+    for path in (newest / "tuned").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:40])
+    prediction.main(["predict", f"--checkpoint={tmp_path / 'run'}", str(PIZZA)])
 
+    assert f"checkpoint {newest.name} is damaged; using checkpoint 2" in capsys.readouterr().err
+
+
+def test_predict_refuses_a_black_box_that_the_checkpoint_was_not_made_for(tuned, capsys, tmp_path):
     import numpy as np
     from safetensors.numpy import load_file, save_file
 

@@ -95,6 +95,17 @@ def test_a_plain_state_dict_converts_to_the_same_files(archive, tmp_path):
         assert file.read_bytes() == (tmp_path / "plain" / file.name).read_bytes()
 
 
+def test_a_state_dict_in_bfloat16_is_written_in_float32(tmp_path):
+    from safetensors.numpy import load_file
+
+    state = {name: value.bfloat16() if value.is_floating_point() else value for name, value in _state().items()}
+    torch.save(state, tmp_path / "state.pt")
+    convert_openai.convert(tmp_path / "state.pt", tmp_path / "converted")
+
+    kept = load_file(tmp_path / "converted" / open_clip.WEIGHTS)
+    assert all(np.array_equal(value, state[name].float().numpy()) for name, value in kept.items())
+
+
 def test_without_a_tokenizer_the_converter_says_what_to_add(archive, tmp_path):
     report = convert_openai.convert(archive, tmp_path / "converted")
 

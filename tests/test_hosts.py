@@ -187,6 +187,16 @@ def test_a_mistake_on_one_host_ends_all_of_them_with_its_message(coop_root, tmp_
 
 
 @pytest.mark.slow
+def test_hosts_with_different_settings_do_not_begin(coop_root, tmp_path):
+    ends = Job(coop_root, tmp_path / "x", count=2, differing={1: ["--config.seed=2"]}).ends()
+
+    for host, (status, _, errors) in enumerate(ends):
+        assert status == 2
+        assert errors.splitlines()[-1].startswith(f"error: this host and host {1 - host} have different settings")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
 def test_three_processes_give_the_bits_of_one(whole, coop_root, tmp_path):
     Job(coop_root, tmp_path / "three", count=3).succeeds()
 
@@ -207,7 +217,8 @@ def test_a_killed_host_ends_the_other_and_any_number_of_them_resumes_to_the_same
     for count in (1, 2, 3):
         shutil.copytree(tmp_path / "killed", tmp_path / str(count))
         resumed = Job(coop_root, tmp_path / str(count), count=count).ends()
-        assert f"resuming {tmp_path / str(count)} after step 4 of 12" in resumed[0][1]
+        # Between the line of step 6 and the kill, step 8 may have been saved.
+        assert re.search(rf"resuming {tmp_path / str(count)} after step [48] of 12", resumed[0][1])
         _assert_same_bits(whole, tmp_path / str(count))
 
 

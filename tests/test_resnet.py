@@ -276,6 +276,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
         (lambda c: c["model_cfg"]["vision_cfg"].update(image_size=100), "must be a multiple of 32"),
         (lambda c: c["model_cfg"]["vision_cfg"].update(image_size=[64, 32]), "must be square"),
         (lambda c: c["model_cfg"]["vision_cfg"].update(layers=[1, 2]), "must be four numbers"),
+        (lambda c: c["model_cfg"].update(embed_dim="big"), "model_cfg is malformed"),
         (lambda c: c["preprocess_cfg"].update(resize_mode="squash"), "resize_mode='squash', which is not supported"),
         (lambda c: c["preprocess_cfg"].update(mean=[0.5]), "three numbers each"),
     ],

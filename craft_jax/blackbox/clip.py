@@ -151,7 +151,7 @@ def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template:
     Raises:
       UserError: where a caption does not fit, or the template's words run into a class name.
     """
-    captions = [_tokenize(parts, template.format(name)) for name in class_names]
+    captions = [_tokenize(parts, template.replace("{}", name)) for name in class_names]
     context = template.split("{}")[0].rstrip()
     start = parts.tokenizer(context)["input_ids"][:-1]  # without EOS
     n_ctx = len(start) - 1

@@ -91,7 +91,9 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
         state = torch.jit.load(path, map_location="cpu").state_dict()
     except RuntimeError:
         state = _read_state_dict(path)
-    return {name: value.numpy(force=True) for name, value in state.items()}
+    # NumPy knows no bfloat16.
+    tensors = {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in state.items()}
+    return {name: value.numpy(force=True) for name, value in tensors.items()}
 
 
 def _read_state_dict(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Image features come from the public class; text features from `text_tower`, whic
 """
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def _load_pretrained(model: str, dtype: str) -> tuple[Any, Any, Any]:
     # transformers takes over a second to import: only whoever loads a model waits for it.
     import transformers
 
-    folder = str(BUNDLED_MODEL) if model == BUNDLED else model
+    folder = str(BUNDLED_MODEL) if model == BUNDLED else os.path.expanduser(model)
     transformers.logging.set_verbosity_error()
     try:
         clip = _without_random_weights(transformers.FlaxCLIPModel).from_pretrained(folder, dtype=jnp.dtype(dtype))

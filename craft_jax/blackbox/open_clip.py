@@ -78,8 +78,8 @@ def read(files: Files, dtype: str) -> ClipParts:
 
     settings = _read_json(files.config)
     try:
-        architecture = resnet_architecture.from_model_cfg(settings.get("model_cfg", {}))
-        mean, std = _pixel_statistics(settings.get("preprocess_cfg", {}))
+        architecture = resnet_architecture.from_model_cfg(settings.get("model_cfg") or {})
+        mean, std = _pixel_statistics(settings.get("preprocess_cfg") or {})
     except UserError as error:
         raise UserError(f"{files.config}: {error}") from error
     try:
@@ -194,7 +194,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} could not be read as JSON ({error})") from error
-    if not isinstance(settings, dict) or not isinstance(settings.get("model_cfg", {}), dict):
+    if not isinstance(settings, dict) or not isinstance(settings.get("model_cfg") or {}, dict):
         raise UserError(f"{path} must hold an object with model_cfg and preprocess_cfg")
     return settings
 

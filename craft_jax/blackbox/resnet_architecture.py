@@ -238,7 +238,7 @@ def from_model_cfg(settings: Mapping[str, Any]) -> Architecture:
         )
     except KeyError as error:
         raise UserError(f"model_cfg lacks {error.args[0]}") from error
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"model_cfg is malformed: {error}") from error
     unknown = sorted(name for name, value in flat.items() if value not in _CHANGES_NOTHING)
     if unknown:

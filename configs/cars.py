@@ -6,7 +6,8 @@ DATA holds `stanford_cars` and `stanford_cars/split_zhou_StanfordCars.json`, as 
 `configs/cars.py:paper` takes the published runs' settings.
 
 From a set that TensorFlow Datasets has prepared in DATA: `configs/cars.py:tfds`, its own split, and every result says
-so; with `--config.data.split=stanford_cars/split_zhou_StanfordCars.json` as well, CoOp's.
+so; with `--config.data.split=stanford_cars/split_zhou_StanfordCars.json` as well, CoOp's, whose images are found by
+part and file name, for TFDS numbers those of each part from 1.
 """
 
 import ml_collections

@@ -3,8 +3,8 @@
     python -m craft_jax.main --config=configs/folder.py --config.data.root=PHOTOS
 
 The sub-folders' names are the class names. Half of each class's photographs are there to train on, a fifth to
-validate and three tenths to test, drawn by `data.split_seed`; sub-folders `train` and `test` with the classes in them
-are taken as they are. A list of path,label instead, in PHOTOS/list.csv:
+validate and three tenths to test, drawn by `data.split_seed`; sub-folders `train`, `test` and perhaps `val` with the
+classes in them are taken as they are. A list of path,label instead, in PHOTOS/list.csv:
 
     python -m craft_jax.main --config=configs/folder.py --config.data.root=PHOTOS \\
         --config.data.source=csv --config.data.split=list.csv

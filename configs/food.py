@@ -5,8 +5,8 @@
 DATA holds `food-101/images` and `food-101/split_zhou_Food101.json`, as CoOp documents them. `configs/food.py:paper`
 takes the published runs' settings.
 
-From a set that TensorFlow Datasets has prepared in DATA: `configs/food.py:tfds`, its own split, and every result says
-so; with `--config.data.split=food-101/split_zhou_Food101.json` as well, CoOp's.
+TensorFlow Datasets has no test split of it, so `configs/food.py:tfds`, for images that it has prepared in DATA, needs
+`--config.data.split=food-101/split_zhou_Food101.json` as well; and it must be version 2.1.0, which names the images.
 """
 
 import ml_collections
@@ -19,7 +19,7 @@ DATA = DataConfig(
     root="data",
     images="food-101/images",
     split="food-101/split_zhou_Food101.json",
-    tfds="food101",
+    tfds="food101:2.1.0",
     with_replacement=True,
 )
 

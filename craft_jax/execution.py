@@ -52,11 +52,10 @@ def carry_out(run: PlannedRun) -> None:
         tuned = training.train(black_box, own, run.config, run.workdir).tuned
         write_atomically(run.workdir / plan.SETTINGS, json.dumps(plan.learnt_by(run.config), indent=2) + "\n")
         for name, config in run.transfers.items():
-            file = plan.transfer_file(run, name)
-            if not file.exists():
-                row = _test_on(name, config, run, tuned, black_box)
-                write_atomically(file, json.dumps(row, indent=2) + "\n")
-                print(f"on {name}: zero-shot {row['zero_shot']:.1f} %, tuned {row['prompt_only']:.1f} %", flush=True)
+            if not plan.is_tested(run, name):
+                row = _test_on(name, config, run, tuned, black_box) | {"data": plan.data_of(config)}
+                write_atomically(plan.transfer_file(run, name), json.dumps(row, indent=2) + "\n")
+                print(f"on {name}: zero-shot {row['zero_shot']:.1f} %, deployed {row['accuracy']:.1f} %", flush=True)
         # Every run compiles its own, and Linux admits a process only so many mapped pieces of memory.
         jax.clear_caches()
 

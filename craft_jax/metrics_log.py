@@ -1,7 +1,10 @@
 """metrics.jsonl: one line of JSON a step, which a resumed run continues where its checkpoint stands."""
 
+import contextlib
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,19 @@ class MetricsLog:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Writes a file whole or not at all, whoever else writes it at the same time."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path of its own to write to, which then takes the place of `path`; removed on failure."""
+    # A folder, for a temporary file would be readable by its owner alone, and so would what it replaces.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        partial = Path(folder) / path.name
+        yield partial
+        os.replace(partial, path)
 
 
 def _line(row: Row) -> str:

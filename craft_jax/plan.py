@@ -157,12 +157,26 @@ def is_trained(run: PlannedRun) -> bool:
 
 def is_done(run: PlannedRun) -> bool:
     """Whether the run is trained and tested on everything."""
-    return is_trained(run) and all(transfer_file(run, name).exists() for name in run.transfers)
+    return is_trained(run) and all(is_tested(run, name) for name in run.transfers)
+
+
+def is_tested(run: PlannedRun, name: str) -> bool:
+    """Whether the run is tested on `name`, with the data settings that are now planned for it."""
+    file = transfer_file(run, name)
+    if not file.exists():
+        return False
+    made = json.loads(file.read_text(encoding="utf-8"))
+    return made.get("data") == data_of(run.transfers[name])
 
 
 def transfer_file(run: PlannedRun, name: str) -> Path:
     """Where the test on `name` is kept."""
     return run.workdir / f"on-{name}.json"
+
+
+def data_of(config: Config) -> dict[str, object]:
+    """The settings that decide which photographs are tested on, kept with the accuracy on them."""
+    return dataclasses.asdict(config.data)
 
 
 def learnt_by(config: Config) -> dict[str, object]:

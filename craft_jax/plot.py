@@ -1,11 +1,11 @@
 """Accuracy over shots, a panel a set: the sweep's with error bars, zero-shot, and the published where there is one."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from craft_jax.metrics_log import replacing
 from craft_jax.results import CHOSEN, PROMPT_ONLY, ZERO_SHOT, Entry
 
 _COLUMNS = 4
@@ -30,9 +30,8 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
         panels[0].legend(fontsize="small")
     else:
         figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown), fontsize="small")
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=120, format="png")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
 
 
 def _draw_set(axes: Any, label: str, entries: Sequence[Entry]) -> None:
@@ -47,7 +46,7 @@ def _draw_set(axes: Any, label: str, entries: Sequence[Entry]) -> None:
         )
     for series, style, color, name in (
         (prompt, "s-", "tab:blue", "tuned prompt alone"),
-        (chosen, "o-", "tab:red", "tuned, as chosen"),
+        (chosen, "o-", "tab:red", "deployed"),
     ):
         axes.errorbar(
             [e.shots for e in series],

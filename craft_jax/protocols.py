@@ -21,10 +21,10 @@ Row = dict[str, Any]
 
 
 def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewShotSet, cache: Path | None = None) -> Row:
-    """Test accuracy in percent of the tuned prompt, without its head, on classes that it was not tuned for.
+    """Test accuracy in percent of a deployed model, by its prompt alone, on classes that it was not tuned for.
 
     Args:
-      tuned: of a run on any classes.
+      tuned: what a run on any classes chose to deploy.
       black_box: the one that it was tuned for, set up for the classes of `photographs`.
       photographs: the new classes' or the other set's; only the test part is looked at.
       cache: folder of encoded images.
@@ -41,7 +41,7 @@ def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewSho
     )
     return {
         "zero_shot": unlearnt,
-        "prompt_only": learnt,
+        "accuracy": learnt,
         "classes": len(photographs.class_names),
         "test_images": len(photographs.test),
         "split": photographs.split,
@@ -51,7 +51,7 @@ def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewSho
 def on_shifted_images(
     tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Labelled], cache: Path | None = None
 ) -> Row:
-    """Test accuracy in percent on other images of the classes that were tuned for, or of some of these classes.
+    """Test accuracy in percent of a deployed model on other images of its classes, or of some of them.
 
     Only the classes that `photographs` show are scored: predictions are made, and refined, over all classes, and then
     compared among these.
@@ -62,13 +62,11 @@ def on_shifted_images(
     meter = Meter(None)
     handle = encoding.centre_crops(black_box, [item.photograph for item in photographs], meter, cache)
     labels = evaluation.labels_of(photographs)
-    plain, refined = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
+    _, deployed = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
     unlearnt = black_box.predict(black_box.initial_prompt[None], handle)[0]
-    zero_shot, prompt_only, with_head = (accuracy_among_shown(logits, labels) for logits in (unlearnt, plain, refined))
     return {
-        "zero_shot": zero_shot,
-        "prompt_only": prompt_only,
-        "refined": with_head,
+        "zero_shot": accuracy_among_shown(unlearnt, labels),
+        "accuracy": accuracy_among_shown(deployed, labels),
         "classes": len(np.unique(labels)),
         "test_images": len(photographs),
     }

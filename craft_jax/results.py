@@ -79,17 +79,17 @@ def _tests(run: PlannedRun, protocol: str) -> dict[str, dict[str, Any]]:
     """Rows of accuracies by target."""
     own = _read(run, "result.json")
     others = {name: _read(run, plan.transfer_file(run, name).name) for name in run.transfers}
+    if protocol == "few_shot":
+        return {"test": own}
+    # Elsewhere only the model that the run chose is tested, so its own row must be that model's too.
+    deployed = {measure: own[measure] for measure in (ZERO_SHOT, CHOSEN)}
     if protocol == "base_to_new":
-        return _base_to_new(own, others[plan.NEW])
-    if protocol == "cross":  # the head stays behind, so the source's own row is the prompt's too
-        return {run.label: {measure: own[measure] for measure in (ZERO_SHOT, PROMPT_ONLY)}, **others}
-    return {"imagenet" if protocol == "shift" else "test": own, **others}
+        return _base_to_new(deployed, others[plan.NEW])
+    return {"imagenet" if protocol == "shift" else run.label: deployed, **others}
 
 
 def _base_to_new(base: dict[str, Any], new: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    # New classes have no head: their refined predictions are the prompt's.
-    new = {**new, REFINED: new[PROMPT_ONLY]}
-    both = {measure: harmonic_mean(base[measure], new[measure]) for measure in (ZERO_SHOT, PROMPT_ONLY, REFINED)}
+    both = {measure: harmonic_mean(base[measure], new[measure]) for measure in (ZERO_SHOT, CHOSEN)}
     return {"base": base, "new": new, "harmonic mean": both}
 
 
@@ -103,7 +103,7 @@ def _published(run: PlannedRun, protocol: str, measure: str, target: str) -> flo
             CHOSEN: its["accuracy"].get(shots),
         }.get(measure)
     if protocol == "shift" and shots == 16:
-        kind = "zero_shot" if measure == ZERO_SHOT else "tuned" if measure == REFINED else ""
+        kind = "zero_shot" if measure == ZERO_SHOT else "tuned" if measure == CHOSEN else ""
         return SHIFTS.get(backbone(run.config.black_box.model), {}).get(kind, {}).get(target)
     return None
 

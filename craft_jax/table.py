@@ -16,12 +16,15 @@ _MEASURE_NAMES = {
     ZERO_SHOT: "zero-shot",
     PROMPT_ONLY: "tuned prompt",
     REFINED: "tuned prompt + head",
-    CHOSEN: "as chosen",
+    CHOSEN: "deployed",
 }
 _HEADINGS = {
-    "base_to_new": "Tuned on the base classes. The head knows these alone: new classes are predicted by the prompt.",
-    "cross": "The tuned prompt without its head, which knows the classes of its own set alone.",
-    "shift": "Tuned on ImageNet; a variant scores only the classes that it shares with ImageNet.",
+    "base_to_new": "Deployed is the model that each run chose after tuning on the base classes. A head knows these "
+    "alone: new classes are predicted by the prompt of the same model.",
+    "cross": "Deployed is the model that each run chose on its own set. A head knows the classes of that set alone: "
+    "the others are predicted by the prompt of the same model.",
+    "shift": "Deployed is the model that each run chose on ImageNet; a variant scores only the classes that it shares "
+    "with ImageNet.",
 }
 
 

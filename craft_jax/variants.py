@@ -25,7 +25,11 @@ def config_dict(config: Config, variant: str) -> ml_collections.ConfigDict:
 
 
 def _from_tfds(config: Config) -> Config:
+    # It has UCF101 as videos, and ImageNet with WordNet ids for names.
     if not config.data.tfds:
-        raise UserError(f"variant tfds: TensorFlow Datasets has no {config.data.name or 'such set'}; leave it out")
+        raise UserError(
+            f"variant tfds: TensorFlow Datasets has no {config.data.name or 'such set'} of still images whose class "
+            "names a prompt can read; leave it out"
+        )
     data = dataclasses.replace(config.data, source="tfds", root="", images="", split="")
     return dataclasses.replace(config, data=data)

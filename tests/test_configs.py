@@ -7,6 +7,7 @@ import pytest
 
 from craft_jax import main, training
 from craft_jax.config import from_config_dict
+from craft_jax.errors import UserError
 from craft_jax.published import PUBLISHED, SHOTS, query_budget
 from craft_jax.variants import config_dict
 from tests import miniatures
@@ -75,6 +76,21 @@ def test_variants_combine():
 
     assert (both.data.source, both.data.tfds, both.data.split) == ("tfds", "caltech101", "")
     assert both.black_box.model == "RN50"
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "ucf", "aircraft"])
+def test_a_set_that_tfds_cannot_stand_in_for_says_why(stem):
+    with pytest.raises(UserError, match="variant tfds: .* of still images whose class names a prompt can read; leave"):
+        _settings(stem, "tfds")
+
+
+@pytest.mark.filterwarnings("ignore")  # TFDS's own, of its dependencies
+def test_the_version_of_food101_is_one_that_names_its_images(tmp_path):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(_settings("food", "tfds").data.tfds, data_dir=tmp_path)
+
+    assert (str(builder.version), "id" in builder.info.features) == ("2.1.0", True)
 
 
 def test_a_set_of_ones_own_takes_the_published_search_and_head_and_keeps_its_model():

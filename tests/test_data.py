@@ -101,6 +101,7 @@ def split(tmp_path):
     [
         (lambda rows: rows["val"].append(["cat/9.png", 0, "cat"]), "names .*cat/9.png, which does not exist"),
         (lambda rows: rows["test"].append(["cat/0.png", 0, "cat"]), "cat/0.png stands in train and again"),
+        (lambda rows: rows["test"].append(["cat/1.png", 0, "cat"]), "cat/1.png stands in val and again in test; keep"),
         (lambda rows: rows["test"].append(["dog/2.png", 1, "fox"]), "label 1 is called 'dog' and 'fox'"),
         (lambda rows: rows["test"].append(["dog/2.png", 3, "fox"]), "labels must run from 0 to 2 without gaps"),
         (lambda rows: rows["train"].append(["dog/2.png", 2, "_dog"]), "labels 1 and 2 are both called 'dog'"),

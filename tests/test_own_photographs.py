@@ -1,5 +1,7 @@
 """A user's own photographs: folders, lists, the automatic split, and mistakes through the command line."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
@@ -69,6 +71,45 @@ def test_folders_train_and_test_are_taken_as_they_are(photos, tmp_path):
     assert read.class_names == ("lion", "panda")
     assert {item.label for item in read.test} == {1}
     assert (len(read.train), len(read.val), len(read.test)) == (24, 0, 12)
+
+
+def _parted(photos, parted, parts):
+    """Every class's photographs in each of the parts."""
+    for part in parts:
+        for name in ("lion", "panda"):
+            shutil.copytree(photos / name, parted / part / name)
+    return parted
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "validation"])
+def test_the_validation_folder_of_a_split_goes_by_any_of_its_names(photos, tmp_path, validation):
+    read = folder.load(_parted(photos, tmp_path / "parted", ("train", "test", validation)), 0)
+
+    assert read.class_names == ("lion", "panda")
+    assert {item.photograph.path.parts[len(tmp_path.parts) + 1] for item in read.val} == {validation}
+    assert [len(part) for part in (read.train, read.val, read.test)] == [24, 24, 24]
+
+
+@pytest.mark.parametrize(
+    "parts", [("train", "val"), ("train",), ("test", "valid"), ("train", "test", "val", "valid"), ("train", "lion")]
+)
+def test_parts_that_are_no_whole_split_are_no_classes(photos, tmp_path, parts):
+    with pytest.raises(UserError, match=r"parted: sub-folders .*; a split has train and test, perhaps one of val"):
+        folder.load(_parted(photos, tmp_path / "parted", parts), 0)
+
+
+def test_a_class_may_be_called_train(photos):
+    shutil.rmtree(photos / "lion" / "more")
+    (photos / "lion").rename(photos / "train")
+
+    assert folder.load(photos, 0).class_names == ("panda", "sea horse", "train")
+
+
+def test_hidden_folders_within_a_class_are_passed_over(photos):
+    before = folder.images_below(photos / "lion")
+    shutil.copytree(photos / "panda", photos / "lion" / ".thumbnails" / "large")
+
+    assert folder.images_below(photos / "lion") == before
 
 
 @pytest.mark.parametrize(
@@ -155,6 +196,13 @@ def test_a_bad_list_is_named_with_its_line_and_remedy(tmp_path, text, message):
     with pytest.raises(UserError, match=rf"list\.csv.*{message}") as error:
         _listing(tmp_path, text)
     assert "\n" not in str(error.value)
+
+
+def test_a_list_in_another_encoding_says_that_it_must_be_utf_8(tmp_path):
+    (tmp_path / "list.csv").write_bytes("path,label\na.png,café\n".encode("latin-1"))
+
+    with pytest.raises(UserError, match=r"list\.csv: the list must be UTF-8 text; save it as such"):
+        listing.load(tmp_path, tmp_path / "list.csv", 0)
 
 
 def test_a_source_without_its_split_says_what_to_name(tmp_path):

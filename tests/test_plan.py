@@ -1,5 +1,7 @@
 """What a sweep plans, and the mistakes that it finds before anything is run."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -79,7 +81,57 @@ def test_the_demo_may_be_swept(tmp_path):
 def test_the_published_figures_stand_where_the_paper_has_them(tmp_path):
     run = _plan(tmp_path, configs=f"{CONFIGS}/imagenet.py", shots=(16,))[0]
 
-    assert results._published(run, "shift", "refined", "imagenet-r") == 75.52
+    assert results._published(run, "shift", "accuracy", "imagenet-r") == 75.52
     assert results._published(run, "shift", "zero_shot", "imagenet-a") == 47.77
     assert results._published(run, "few_shot", "refined", "test") == 61.33
     assert results._published(run, "few_shot", "prompt_only", "test") is None
+
+
+# What is done
+
+
+def _planned(workdir, *, protocol, **data):
+    overrides = [f"--config.data.{name}={value}" for name, value in data.items()]
+    overrides += ["--config.prompt.context=unified"]
+    return plan.plan(
+        f"{CONFIGS}/pets.py", overrides, shots=(3,), seeds=(1,), workdir=workdir, protocol=protocol,
+        targets=f"{CONFIGS}/dtd.py",
+    )[0]  # fmt: skip
+
+
+def _finish(run, own, others):
+    run.workdir.mkdir(parents=True)
+    (run.workdir / plan.SETTINGS).write_text(json.dumps(plan.learnt_by(run.config)))
+    (run.workdir / "result.json").write_text(json.dumps(own))
+    for name, row in others.items():
+        plan.transfer_file(run, name).write_text(json.dumps(row | {"data": plan.data_of(run.transfers[name])}))
+
+
+def test_a_test_on_other_data_than_now_planned_is_not_done(tmp_path):
+    run = _planned(tmp_path, protocol="cross")
+    _finish(run, {}, {"dtd": {"zero_shot": 40.0, "accuracy": 50.0}})
+    target = run.transfers["dtd"]
+    moved = dataclasses.replace(target, data=dataclasses.replace(target.data, split="another.json"))
+
+    assert plan.is_done(run)
+    assert not plan.is_done(run._replace(transfers={"dtd": moved}))
+
+
+def test_a_test_that_does_not_say_its_data_is_not_done(tmp_path):
+    run = _planned(tmp_path, protocol="cross")
+    _finish(run, {}, {})
+    plan.transfer_file(run, "dtd").write_text(json.dumps({"zero_shot": 40.0, "prompt_only": 50.0}))
+
+    assert not plan.is_done(run)
+
+
+def test_base_to_new_reports_the_deployed_model_alone_on_both_halves(tmp_path):
+    run = _planned(tmp_path, protocol="base_to_new")
+    # Tuned to 90 %, and zero-shot deployed: the new classes' 40 % belong to the base classes' 60 %.
+    own = {"zero_shot": 60.0, "prompt_only": 90.0, "refined": 95.0, "accuracy": 60.0}
+    _finish(run, own, {plan.NEW: {"zero_shot": 40.0, "accuracy": 40.0}})
+    found = {(entry.measure, entry.target): entry.mean for entry in results.collect([run], "base_to_new")}
+
+    assert {measure for measure, _ in found} == {"zero_shot", "accuracy"}
+    assert found["accuracy", "base"] == 60
+    assert found["accuracy", "harmonic mean"] == found["zero_shot", "harmonic mean"] == pytest.approx(48)

@@ -18,8 +18,13 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 pytestmark = pytest.mark.filterwarnings("ignore")  # TFDS's own, of its dependencies
 
 
-def _prepare(folder, file_format="array_record", file_ids=("image/file_name",), parts=("train", "test")):
-    """Lets TFDS's own writer fill `folder`: small_caltech/3.0.2, two classes of ten images, the last four for test."""
+def _prepare(
+    folder, file_format="array_record", file_ids=("image/file_name",), parts=("train", "test"), numbered=False
+):
+    """Lets TFDS's own writer fill `folder`: small_caltech/3.0.2, two classes of ten images, the last four for test.
+
+    Where they are `numbered`, the images of each part go by numbers from 1, as in Stanford Cars.
+    """
     import tensorflow_datasets as tfds
 
     class SmallCaltech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -39,13 +44,15 @@ def _prepare(folder, file_format="array_record", file_ids=("image/file_name",), 
             return {part: self._generate_examples(*ranges[part]) for part in parts}
 
         def _generate_examples(self, start, stop):
+            number = 0
             for name in ("pizza", "grand_piano"):
                 for path in sorted((BUNDLED / "images" / name).iterdir())[start:stop]:
+                    number += 1
                     yield (
                         f"{name}/{path.name}",
                         {
                             "image": str(path),
-                            **dict.fromkeys(file_ids, path.name),
+                            **dict.fromkeys(file_ids, f"{number:05d}" if numbered else path.name),
                             "label": name,
                         },
                     )
@@ -107,6 +114,33 @@ def test_a_set_without_a_test_split_can_follow_a_split_file(tmp_path):
     with pytest.raises(UserError, match="has no test split, only train; set data.split to a split file in CoOp's form"):
         prepared.load("small_caltech", str(folder))
     assert len(prepared.load_joined("small_caltech", str(folder), folder / "split_zhou_Caltech101.json").test) == 8
+
+
+def test_images_numbered_from_1_in_each_part_are_joined_by_part(tmp_path):
+    folder = _prepare(tmp_path, file_ids=("id",), numbered=True)
+    rows = {
+        "train": [["cars_test/00001.jpg", 0, "pizza"], ["cars_train/00012.jpg", 1, "piano"]],
+        "val": [],
+        "test": [["cars_train/00001.jpg", 0, "pizza"]],
+    }
+    (folder / "split.json").write_text(json.dumps(rows))
+    joined = prepared.load_joined("small_caltech", str(folder), folder / "split.json")
+    pizzas, pianos = (sorted((BUNDLED / "images" / name).iterdir()) for name in ("pizza", "grand_piano"))
+
+    items = [*joined.train, *joined.test]
+    for item, path in zip(items, (pizzas[6], pianos[5], pizzas[0]), strict=True):
+        np.testing.assert_array_equal(np.asarray(item.photograph.open()), np.asarray(Image.open(path).convert("RGB")))
+
+
+def test_a_set_may_be_named_with_its_version(prepared_caltech):
+    assert len(prepared.load("small_caltech:3.0.2", str(prepared_caltech)).test) == 8
+
+
+def test_two_classes_that_read_the_same_are_refused(prepared_caltech, monkeypatch):
+    monkeypatch.setattr(prepared, "_label_names", lambda *_: ["grand_piano", "grand piano"])
+
+    with pytest.raises(UserError, match="data.tfds='small_caltech': labels 0 and 1 are both called 'grand piano'"):
+        prepared.load("small_caltech", str(prepared_caltech))
 
 
 def test_a_split_file_of_other_images_is_refused(prepared_caltech, tmp_path):

@@ -111,6 +111,13 @@ def test_a_bad_fgvc_list_is_named(aircraft, file, change, message):
         fgvc.load(aircraft / "images", aircraft)
 
 
+def test_an_fgvc_list_in_another_encoding_says_that_it_must_be_utf_8(aircraft):
+    (aircraft / "variants.txt").write_bytes("Épervier\n".encode("latin-1"))
+
+    with pytest.raises(UserError, match=r"variants.txt: the list must be UTF-8 text; save it as such"):
+        fgvc.load(aircraft / "images", aircraft)
+
+
 def test_a_missing_fgvc_list_is_named(tmp_path):
     with pytest.raises(UserError, match=r"variants.txt: no such list; check data.root and data.split"):
         fgvc.load(tmp_path, tmp_path)
@@ -160,6 +167,10 @@ def test_a_shifted_imagenet_has_imagenets_labels(imagenet_root, shift, labels):
     [
         (lambda images, names: names.unlink(), "classnames.txt: no such file of class names; put CoOp's"),
         (lambda images, names: names.write_text("n01440764 tench\n"), "no class name for .*n01514668; add a line"),
+        (
+            lambda images, names: names.write_bytes(b"n01440764 caf\xe9\n"),
+            "classnames.txt: .* must be UTF-8 text; save",
+        ),
         (lambda images, names: names.write_text("n01440764\n"), "no class name for n01440764"),
         (lambda images, names: (images / "val" / "n9").mkdir(), "val/n9: this class is not in .*train; add its"),
         (lambda images, names: (images / "train").rename(images / "x"), "train: no such folder; lay the images out"),
@@ -231,6 +242,7 @@ def test_arrays_may_bring_their_own_test_images_of_any_size_and_in_grey():
         (_images(2, (40, 32, 4)), [0, 1], r"images\[0\] is uint8\[40, 32, 4\]"),
         (_images(2), ["cat", "dog"], r"images\[0\] has label 'cat', and class_names has 2"),
         ([], [], "images: no image"),
+        (_images(2), [0, 0], "images: none of class 'dog'; add some, or take the name out of class_names"),
     ],
 )
 def test_arrays_that_do_not_match_are_refused(images, labels, message):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import craft_jax
-from craft_jax import data, plan, protocols, results, sweep, table
+from craft_jax import data, metrics_log, plan, protocols, results, sweep, table
 from craft_jax.errors import UserError
 from tests import miniatures
 
@@ -163,11 +163,31 @@ def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, copied, tmp_pa
     assert "(1 of 2 seeds)" in (copied / table.MARKDOWN).read_text()
 
 
+def test_two_processes_may_write_one_file_at_the_same_time(tmp_path):
+    path = tmp_path / "table.md"
+    with metrics_log.replacing(path) as one, metrics_log.replacing(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+
+    assert path.read_text() == "one"  # the one that ended last
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_could_not_be_written_leaves_the_old_one_and_nothing_else(tmp_path):
+    path = tmp_path / "table.md"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        metrics_log.write_atomically(path, "\ud800")
+
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 # Protocols
 
 
 @pytest.mark.slow
-def test_base_to_new_tests_the_prompt_on_new_classes_and_reports_the_harmonic_mean(root, tmp_path):
+def test_base_to_new_tests_the_deployed_model_on_new_classes_and_reports_the_harmonic_mean(root, tmp_path):
     _sweep(
         *_arguments(
             root, tmp_path, "--protocol=base_to_new", "--config.prompt.context=unified", configs=("pets",), seeds="1"
@@ -178,10 +198,22 @@ def test_base_to_new_tests_the_prompt_on_new_classes_and_reports_the_harmonic_me
     new = json.loads((tmp_path / "pets" / "base-3-shots-seed-1" / "on-new.json").read_text())
 
     assert (base["classes"], new["classes"], base["split"]) == (2, 1, "split_zhou_OxfordPets, base classes")
-    assert rows["refined", "base"] == pytest.approx(base["refined"], abs=1e-4)
-    assert rows["refined", "new"] == new["prompt_only"] == 100  # one new class
-    harmonic = 2 * base["refined"] * 100 / (base["refined"] + 100)
-    assert rows["refined", "harmonic mean"] == pytest.approx(harmonic, abs=1e-4)
+    assert rows["accuracy", "base"] == pytest.approx(base["accuracy"], abs=1e-4)
+    assert rows["accuracy", "new"] == new["accuracy"] == 100  # one new class
+    harmonic = 2 * base["accuracy"] * 100 / (base["accuracy"] + 100)
+    assert rows["accuracy", "harmonic mean"] == pytest.approx(harmonic, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_test_on_data_that_have_changed_since_is_made_again(root, tmp_path):
+    more = ("--protocol=shift", "--config.prompt.context=unified")
+    _sweep(*_arguments(root, tmp_path, *more, configs=("imagenet",), seeds="1"))
+    file = tmp_path / "imagenet" / "3-shots-seed-1" / "on-imagenet-r.json"
+    made = json.loads(file.read_text())
+    file.write_text(json.dumps(made | {"accuracy": -1, "data": made["data"] | {"root": "elsewhere"}}))
+    _sweep(*_arguments(root, tmp_path, *more, configs=("imagenet",), seeds="1"))
+
+    assert json.loads(file.read_text()) == made
 
 
 @pytest.mark.parametrize("more", [("--protocol=base_to_new",), ("--protocol=cross", f"--targets={CONFIGS}/dtd.py")])
@@ -197,10 +229,11 @@ def test_the_prompt_goes_to_other_sets_without_its_head(copied, root):
     row = json.loads((copied / "pets" / "3-shots-seed-1" / "on-dtd.json").read_text())
     page = (copied / table.MARKDOWN).read_text()
 
-    assert set(row) == {"zero_shot", "prompt_only", "classes", "test_images", "split"}
+    assert set(row) == {"zero_shot", "accuracy", "classes", "test_images", "split", "data"}
     assert row["zero_shot"] == _result(copied, "dtd", 1)["zero_shot"]
     assert "| set | shots | predictions | pets | dtd |" in page
-    assert {row["predictions"] for row in _rows(copied)} == {"zero_shot", "prompt_only"}
+    assert {row["predictions"] for row in _rows(copied)} == {"zero_shot", "accuracy"}
+    assert "| pets | 3 | deployed |" in page
 
 
 @pytest.mark.slow

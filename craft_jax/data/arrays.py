@@ -31,10 +31,14 @@ def from_arrays(
       split_seed: of the automatic split.
 
     Raises:
-      UserError: where images and labels do not match, or an image or a label is not of the kind above.
+      UserError: where images and labels do not match, an image or a label is not of the kind above, or a class
+        has no image to train on.
     """
     names = distinct_names(class_names, "class_names")
     items = _labelled("images", images, labels, len(names))
+    missing = set(range(len(names))) - {item.label for item in items}
+    if missing:
+        raise UserError(f"images: none of class {names[min(missing)]!r}; add some, or take the name out of class_names")
     if (test_images is None) != (test_labels is None):
         raise UserError("test_images and test_labels belong together; give both or neither")
     if test_images is None or test_labels is None:

@@ -24,7 +24,7 @@ def load(images: Path, split_file: Path) -> FewShotSet:
 
     Raises:
       UserError: where the file is missing or malformed, names a missing image, gives a label two names, gives two
-        classes one name, or tests on a training image.
+        classes one name, or lists an image in two parts.
     """
     parts, names = read_split(split_file)
     for path in (path for rows in parts.values() for path, _, _ in rows):
@@ -45,10 +45,11 @@ def read_split(split_file: Path) -> tuple[Parts, tuple[str, ...]]:
     """
     parts = _read(split_file)
     names = _class_names(parts, split_file)
-    seen_in_training = {path for path, _, _ in parts["train"]}
-    for path, _, _ in parts["val"] + parts["test"]:
-        if path in seen_in_training:
-            raise UserError(f"{split_file}: {path} stands in train and again in val or test; keep it in one of them")
+    seen: dict[str, str] = {}
+    for part, rows in parts.items():
+        for path, _, _ in rows:
+            if seen.setdefault(path, part) != part:
+                raise UserError(f"{split_file}: {path} stands in {seen[path]} and again in {part}; keep it in one")
     return parts, names
 
 

@@ -19,7 +19,7 @@ def load(images: Path, lists: Path) -> FewShotSet:
       lists: folder of variants.txt and the three lists.
 
     Raises:
-      UserError: where a list is missing, or names a missing image or an unknown variant.
+      UserError: where a list is missing or not in UTF-8, or names a missing image or an unknown variant.
     """
     variants = _lines(lists / "variants.txt")
     labels = {variant: label for label, variant in enumerate(variants)}
@@ -40,6 +40,8 @@ def _lines(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise UserError(f"{path}: no such list; check data.root and data.split") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: the list must be UTF-8 text; save it as such ({error})") from error
     if not any(lines):
         raise UserError(f"{path}: the list is empty; take it from the archive again")
     return [line for line in lines if line]

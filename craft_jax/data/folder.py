@@ -1,6 +1,7 @@
 """Any folder of images with a sub-folder for each class, whose name is the class's; split automatically by a seed.
 
-Sub-folders called train and test (and perhaps val), with the classes' folders in them, are a split of their own.
+Sub-folders called train and test (and perhaps val, valid or validation), with the classes' folders in them, are a split
+of their own.
 """
 
 import os
@@ -11,7 +12,8 @@ from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
 from craft_jax.data.photographs import IMAGE_SUFFIXES, PhotographFile
 from craft_jax.errors import UserError
 
-_PARTS = {"train", "val", "test"}
+_VALIDATION = ("val", "valid", "validation")
+_PARTS = ("train", "test", *_VALIDATION)
 
 
 def load(images: Path, split_seed: int) -> FewShotSet:
@@ -20,12 +22,15 @@ def load(images: Path, split_seed: int) -> FewShotSet:
     What is no image by its suffix is passed over, as are hidden files and folders.
 
     Raises:
-      UserError: where there are fewer than two classes, or a class has no image.
+      UserError: where there are fewer than two classes, a class has no image, or a split lacks a part.
     """
     if not images.is_dir():
         raise UserError(f"{images}: no such folder; check data.root and data.images")
     folders = class_folders(images)
-    if {"train", "test"} <= set(folders) <= _PARTS:
+    parts = [name for name in folders if name in _PARTS]
+    # Among vehicles, train is a class.
+    if parts and (parts != ["train"] or class_folders(images / "train")):
+        _check_parts(images, folders)
         return _load_parts(images)
     if len(folders) < 2:
         found = "one sub-folder only" if folders else "no sub-folder"
@@ -35,16 +40,25 @@ def load(images: Path, split_seed: int) -> FewShotSet:
     return automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, images.name))
 
 
+def _check_parts(images: Path, folders: list[str]) -> None:
+    validation = [name for name in folders if name in _VALIDATION]
+    if set(folders) - set(validation) != {"train", "test"} or len(validation) > 1:
+        raise UserError(
+            f"{images}: sub-folders {', '.join(folders)}; a split has train and test, perhaps one of "
+            f"{', '.join(_VALIDATION)}, and no other; complete it, or give each class a sub-folder of another name"
+        )
+
+
 def _load_parts(images: Path) -> FewShotSet:
     folders = class_folders(images / "train")
     names = distinct_names(folders, images / "train")
     labels = {name: label for label, name in enumerate(folders)}
     parts: dict[str, tuple[Labelled, ...]] = {}
-    for part in _PARTS & set(class_folders(images)):
+    for part in class_folders(images):
         for name in class_folders(images / part):
             if name not in labels:
                 raise UserError(f"{images / part / name}: class {name!r} is not in train; add its images there")
-        parts[part] = tuple(
+        parts["val" if part in _VALIDATION else part] = tuple(
             Labelled(file, labels[name])
             for name in class_folders(images / part)
             for file in images_below(images / part / name)
@@ -58,9 +72,7 @@ def _load_parts(images: Path) -> FewShotSet:
 
 def class_folders(folder: Path) -> list[str]:
     """Names of the sub-folders that are not hidden, in order."""
-    return sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "." and entry.name != "__MACOSX"
-    )
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
 
 
 def images_below(folder: Path) -> list[PhotographFile]:
@@ -69,14 +81,18 @@ def images_below(folder: Path) -> list[PhotographFile]:
     Raises:
       UserError: where there is none.
     """
-    found = sorted(
-        Path(where) / name
-        for where, _, names in os.walk(folder)
-        for name in names
-        if name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES
-    )
+    found: list[Path] = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_hidden(name)]  # os.walk goes down into what is left
+        shown = [Path(where) / name for name in names if not _is_hidden(name)]
+        found += [path for path in shown if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise UserError(
             f"{folder}: no image in this folder; add some ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
         )
-    return [PhotographFile(path) for path in found]
+    return [PhotographFile(path) for path in sorted(found)]
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file or folder is an operating system's own, such as .thumbnails."""
+    return name.startswith(".") or name == "__MACOSX"

@@ -83,13 +83,19 @@ def training_folders(images: Path, names_file: Path) -> list[str]:
 
 
 def read_class_names(names_file: Path) -> dict[str, str]:
-    """Class names by folder."""
+    """Class names by folder.
+
+    Raises:
+      UserError: where the file is missing or not in UTF-8, or a folder has no name in it.
+    """
     try:
         lines = names_file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(
             f"{names_file}: no such file of class names; put CoOp's classnames.txt there, or set data.split"
         ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{names_file}: the class names must be UTF-8 text; save them as such ({error})") from error
     pairs = [line.strip().partition(" ") for line in lines if line.strip()]
     for folder, _, name in pairs:
         if not name:

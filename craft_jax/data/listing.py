@@ -59,7 +59,9 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
             rows = [(reader.line_num, _cells(file, reader.line_num, row)) for row in reader]
     except FileNotFoundError as error:
         raise UserError(f"{file}: no such list; check data.root and data.split") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: the list must be UTF-8 text; save it as such ({error})") from error
+    except (OSError, csv.Error) as error:
         raise UserError(f"{file}: not a readable CSV file ({error})") from error
     if not rows:
         raise UserError(f"{file}: the list has no image; write path,label a line")

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from craft_jax.data import coop
-from craft_jax.data.fewshot import FewShotSet, Labelled, readable
+from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names, readable
 from craft_jax.data.photographs import PhotographRecord
 from craft_jax.errors import UserError
 
@@ -19,10 +19,12 @@ _FILE_IDS = ("image/file_name", "file_name", "filename", "id")
 
 
 class _Record(NamedTuple):
-    """A record's photograph, label and, where the set names it, file."""
+    """A record's photograph, class, part and, where the set names it, file."""
 
     photograph: PhotographRecord
     label: int
+    class_name: str
+    part: str
     file: str
 
 
@@ -30,14 +32,15 @@ def load(name: str, data_dir: str) -> FewShotSet:
     """The `train`, `test` and, where there is one, `validation` split of a prepared TFDS image classification set.
 
     Args:
-      name: as in `tfds.builder(name)`, for example caltech101 or eurosat/rgb.
+      name: as in `tfds.builder(name)`, for example caltech101, eurosat/rgb or food101:2.1.0.
       data_dir: folder that TFDS prepared it in; empty for TFDS's own default.
 
     Raises:
-      UserError: where the set is unknown, not prepared, not in a random-access format, or has no labelled images.
+      UserError: where the set is unknown, not prepared, not in a random-access format, or has no labelled images, or
+        where two classes read the same.
     """
     builder = _builder(name, data_dir)
-    names = tuple(_class_name(class_name) for class_name in _label_names(builder, name))
+    names = distinct_names([_class_name(found) for found in _label_names(builder, name)], f"data.tfds={name!r}")
     if re.fullmatch(r"n\d{8}", names[0]):
         raise UserError(
             f"data.tfds={name!r} names its classes by WordNet ids, which no prompt can read; use data.source=imagenet"
@@ -64,7 +67,6 @@ def load_joined(name: str, data_dir: str, split_file: Path) -> FewShotSet:
     """
     parts, names = coop.read_split(split_file)
     builder = _builder(name, data_dir)
-    classes = _label_names(builder, name)
     records = [record for part in builder.info.splits for record in _records(builder, part, name)]
     if not any(record.file for record in records):
         raise UserError(
@@ -74,7 +76,7 @@ def load_joined(name: str, data_dir: str, split_file: Path) -> FewShotSet:
     listed = [path for rows in parts.values() for path, _, _ in rows]
     best = 0
     for path_key, record_key in _KEYS:
-        found = _unique({}, ((record_key(record.file, classes[record.label]), record) for record in records))
+        found = _unique({}, ((record_key(record), record) for record in records))
         matched = [path for path in listed if path_key(path) in found]
         if len(matched) == len(listed) == len({path_key(path) for path in listed}):
             train, val, test = (
@@ -98,15 +100,22 @@ def _last(path: str) -> str:
     return PurePosixPath(_stem(path)).name
 
 
-# How a listed path and a record's (file, class) may name the same image: the path as it is; class and file name; the
-# file name alone. Case and suffix do not matter.
-_KEYS: tuple[tuple[Callable[[str], str], Callable[[str, str], str]], ...] = (
-    (_stem, lambda file, _: _stem(file)),
-    (
-        lambda path: "/".join(PurePosixPath(_stem(path)).parts[-2:]),
-        lambda file, name: f"{name.lower()}/{_last(file)}",
-    ),
-    (_last, lambda file, _: _last(file)),
+def _last_two(path: str) -> str:
+    return "/".join(PurePosixPath(_stem(path)).parts[-2:])
+
+
+def _part_and_file(path: str) -> str:
+    file = PurePosixPath(_stem(path))
+    return f"{file.parent.name.rpartition('_')[2]}/{file.name}"
+
+
+# How a listed path and a record may name the same image: the path as it is; class and file name; the file name alone;
+# part and file name, as in Stanford Cars' cars_train/00001.jpg. Case and suffix do not matter.
+_KEYS: tuple[tuple[Callable[[str], str], Callable[[_Record], str]], ...] = (
+    (_stem, lambda record: _stem(record.file)),
+    (_last_two, lambda record: f"{record.class_name.lower()}/{_last(record.file)}"),
+    (_last, lambda record: _last(record.file)),
+    (_part_and_file, lambda record: f"{record.part}/{_last(record.file)}"),
 )
 
 
@@ -165,11 +174,12 @@ def _records(builder: Any, part: str, name: str) -> list[_Record]:
     about = builder.as_data_source(part, decoders={"image": tfds.decode.SkipDecoding()})
     source = builder.as_data_source(part)
     file_id = next((feature for feature in _FILE_IDS if feature in builder.info.features), None)
+    classes = _label_names(builder, name)
     records = []
     for i in range(len(source)):
         record = about[i]
-        file = _text(record[file_id]) if file_id else ""
-        records.append(_Record(PhotographRecord(source, i, f"{name}:{part}"), int(record["label"]), file))
+        label, file = int(record["label"]), _text(record[file_id]) if file_id else ""
+        records.append(_Record(PhotographRecord(source, i, f"{name}:{part}"), label, classes[label], part, file))
     return records
 
 

@@ -59,7 +59,10 @@ case "$verb" in
       manifest "${rest[@]}" | kubectl apply --filename=-
     fi
     ;;
-  logs) run kubectl logs "--namespace=$namespace" "--selector=jobset.sigs.k8s.io/jobset-name=$name" --follow --prefix ;;
+  logs) # kubectl by itself refuses to follow more than five pods
+    run kubectl logs "--namespace=$namespace" "--selector=jobset.sigs.k8s.io/jobset-name=$name" --follow --prefix \
+      --max-log-requests=1000
+    ;;
   fetch)
     needs bucket to
     run mkdir -p "$to"

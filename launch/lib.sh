@@ -2,6 +2,7 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # variables of the scripts
 
 dry_run=false
+settings='' switches='' # not whatever the environment calls so
 
 # Reads --SETTING=VALUE for each of the names in $settings, and --SWITCH for each of those in $switches, into variables
 # of their names; --dry-run into dry_run, and what follows -- into the array rest. --help prints $usage.
@@ -21,7 +22,7 @@ read_arguments() {
         printf -v "$_key" %s "${_argument#*=}"
         ;;
       *)
-        [[ "$_argument" == --* && " ${switches:-} " == *" $_key "* ]] || fail "unknown argument $_argument; $usage"
+        [[ "$_argument" == --* && " $switches " == *" $_key "* ]] || fail "unknown argument $_argument; $usage"
         printf -v "$_key" true
         ;;
     esac
@@ -45,6 +46,16 @@ run() {
   else
     "$@"
   fi
+}
+
+# Waits until a child is really gone, also where a trap interrupts the wait, and puts its exit status into status.
+wait_for() {
+  status=0
+  wait "$1" || status=$?
+  while kill -0 "$1" 2>/dev/null; do
+    status=0
+    wait "$1" || status=$?
+  done
 }
 
 fail() {

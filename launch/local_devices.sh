@@ -22,13 +22,16 @@ python="${PYTHON:-python}"
 job=(env "JAX_PLATFORMS=cpu" "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices"
   "$python" -m craft_jax.main ${rest[@]+"${rest[@]}"})
 if ((hosts == 1)); then
+  [[ "$dry_run" == true ]] || exec "${job[@]}" # signals then reach Python itself
   run "${job[@]}"
   exit
 fi
 
-processes=()
-trap '((${#processes[@]} == 0)) || kill "${processes[@]}" 2>/dev/null || true' INT TERM
+# Background processes are deaf to Ctrl-C, so they get SIGTERM: they save and exit with 75.
+processes=() leaving=false
+trap 'leaving=true; ((${#processes[@]} == 0)) || kill "${processes[@]}" 2>/dev/null || true' INT TERM
 for ((host = 0; host < hosts; host++)); do
+  [[ "$leaving" == false ]] || break
   meeting=("--coordinator=127.0.0.1:$port" "--process_count=$hosts" "--process_index=$host")
   if [[ "$dry_run" == true ]]; then
     run "${job[@]}" "${meeting[@]}"
@@ -37,8 +40,9 @@ for ((host = 0; host < hosts; host++)); do
     processes+=("$!")
   fi
 done
-status=0
+worst=0
 for process in ${processes[@]+"${processes[@]}"}; do
-  wait "$process" || status=$?
+  wait_for "$process"
+  ((status == 0)) || worst=$status
 done
-exit "$status"
+exit "$worst"

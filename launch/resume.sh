@@ -5,24 +5,23 @@
 #
 # Exit status 75: it was asked to stop (SIGTERM) and saved a checkpoint, or lost another host. Status 134: JAX itself
 # aborted it because another host fell silent. Any other status is passed on. SIGTERM to this script is passed to the
-# command, and then nothing is started again: the machine is about to go.
+# command, and then nothing is started again: the machine is about to go. Ctrl-C does the same: the command, which bash
+# starts deaf to SIGINT, gets SIGTERM, saves, and exits with 75.
 #
 # MAX_RESTARTS (100) bounds the restarts, RESTART_DELAY (10) is the pause between them in seconds.
 # --dry-run as the first argument prints the command instead.
 set -euo pipefail
+# shellcheck source=launch/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 if [[ "${1:-}" == "--dry-run" ]]; then
   shift
   echo "repeat while the exit status is 75 or 134, at most ${MAX_RESTARTS:-100} times:"
-  printf '+'
-  printf ' %q' "$@"
-  printf '\n'
+  dry_run=true
+  run "$@"
   exit 0
 fi
-if (($# == 0)); then
-  echo "usage: launch/resume.sh [--dry-run] COMMAND ..." >&2
-  exit 2
-fi
+(($# > 0)) || fail "usage: launch/resume.sh [--dry-run] COMMAND ..."
 
 leaving=false
 child=
@@ -31,29 +30,29 @@ pass_on() {
   leaving=true
   [[ -z "$child" ]] || kill -TERM "$child" 2>/dev/null || true
 }
-trap pass_on TERM
+trap pass_on INT TERM
 
-restarts=0
-while true; do
+restarts=0 status=75
+while [[ "$leaving" == false ]]; do
   "$@" &
   child=$!
-  status=0
-  wait "$child" || status=$?
-  while kill -0 "$child" 2>/dev/null; do # the trap has interrupted the wait
-    status=0
-    wait "$child" || status=$?
-  done
+  [[ "$leaving" == false ]] || pass_on # the signal came before the child was known
+  wait_for "$child"
   child=
   if [[ "$leaving" == true ]] || ((status != 75 && status != 134)); then
-    exit "$status"
+    break
   fi
   if ((restarts >= ${MAX_RESTARTS:-100})); then
     echo "resume.sh: stopped with status $status after $restarts restarts" >&2
-    exit "$status"
+    break
   fi
   restarts=$((restarts + 1))
   reason="stopped early or lost another host"
   ((status == 75)) || reason="was aborted: another host fell silent"
   echo "resume.sh: the command $reason (status $status); restart $restarts in ${RESTART_DELAY:-10} s" >&2
-  sleep "${RESTART_DELAY:-10}"
+  sleep "${RESTART_DELAY:-10}" & # a trap waits for a foreground command, but interrupts `wait`
+  child=$!
+  wait "$child" || true
+  child=
 done
+exit "$status"

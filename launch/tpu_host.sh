@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What tpu_vm.sh runs on every host of a slice: the main job, resumed while it can be, and on host 0 a copy of the
-# workdir in a bucket every minute.
+# workdir in a bucket every minute; its status too, as exit_status, where the job ends with an error.
 #
 #   launch/tpu_host.sh gs://BUCKET/FOLDER|none WORKDIR --config=FILE ...
 #
@@ -14,40 +14,97 @@ if [[ "${1:-}" == --dry-run ]]; then
   shift
 fi
 (($# >= 3)) || fail "usage: launch/tpu_host.sh [--dry-run] gs://BUCKET/FOLDER|none WORKDIR --config=FILE ..."
-bucket="$1" workdir="$2"
+bucket="$1" workdir="${2%/}"
 shift 2
 
 metadata=http://metadata.google.internal/computeMetadata/v1/instance/attributes/agent-worker-number
-number="${HOST_NUMBER:-$(curl --silent --fail --header 'Metadata-Flavor: Google' "$metadata")}"
+ask=(curl --silent --fail --header 'Metadata-Flavor: Google' "$metadata")
+number="${HOST_NUMBER:-}"
+if [[ -z "$number" && "$dry_run" == true ]]; then
+  run "${ask[@]}"
+  number=0
+elif [[ -z "$number" ]]; then
+  number="$("${ask[@]}")" || fail "the metadata server does not say which host of the slice this is"
+fi
+keeps=false
+[[ "$number" != 0 || "$bucket" == none ]] || keeps=true
 
 keep() {
   # A file caught half-written is no harm: a damaged checkpoint falls back to the one before.
   run gcloud storage rsync --recursive "$workdir" "$bucket" || true
 }
 
-copier=
-if [[ "$number" == 0 && "$bucket" != none ]]; then
-  if [[ ! -d "$workdir" ]]; then # a fresh machine; on a restarted one the workdir is newer than the bucket
-    run mkdir -p "$workdir"
-    if [[ "$dry_run" == true ]] || gcloud storage ls "$bucket" >/dev/null 2>&1; then
-      run gcloud storage rsync --recursive "$bucket" "$workdir"
-    fi
+bucket_holds_something() {
+  local answer
+  if [[ "$dry_run" == true ]]; then
+    run gcloud storage ls "$bucket"
+  elif ! answer="$(gcloud storage ls "$bucket" 2>&1)"; then
+    # Only this answer means empty: after any other, starting afresh would pay again for what the bucket may hold.
+    [[ "$answer" == *"matched no objects"* ]] || fail "$bucket cannot be listed: ${answer##*$'\n'}"
+    return 1
   fi
-  if [[ "$dry_run" == false ]]; then
-    (while sleep 60; do keep; done) &
-    copier=$!
+}
+
+copy_every_minute() {
+  local sleeper=
+  # A copy under way is finished, so that it cannot overwrite the last one.
+  trap 'kill "$sleeper" 2>/dev/null; exit' TERM
+  while true; do
+    sleep 60 &
+    sleeper=$!
+    wait "$sleeper"
+    keep
+  done
+}
+
+# shellcheck disable=SC2317,SC2329  # the trap calls it
+report() {
+  local ended=$?
+  if ((ended != 0)) && [[ "$stopped" == false ]]; then
+    echo "$ended" | gcloud storage cp - "$bucket/exit_status" || true
+  fi
+}
+
+stopped=false
+trap 'stopped=true; exit 143' INT TERM
+if [[ "$keeps" == true ]]; then
+  run gcloud storage rm "$bucket/exit_status" 2>/dev/null || true # of an earlier job
+  [[ "$dry_run" == true ]] || trap report EXIT
+  if [[ ! -d "$workdir" ]]; then # a fresh machine; on a restarted one the workdir is newer than the bucket
+    partial="$workdir.partial"   # the workdir is there only once it is complete
+    run rm -rf "$partial"
+    run mkdir -p "$partial"
+    if bucket_holds_something; then
+      run gcloud storage rsync --recursive "$bucket" "$partial" || fail "$bucket could not be copied to this host"
+    fi
+    run mv "$partial" "$workdir"
   fi
 fi
 
-run launch/resume.sh .venv/bin/python -m craft_jax.main "--workdir=$workdir" "$@" &
-job=$!
-trap 'kill -TERM "$job"' TERM
-status=0
-wait "$job" || status=$?
-while kill -0 "$job" 2>/dev/null; do # the trap has interrupted the wait
-  status=0
-  wait "$job" || status=$?
-done
-[[ -z "$copier" ]] || kill "$copier"
-[[ "$number" != 0 || "$bucket" == none ]] || keep
-exit "$status"
+job=(launch/resume.sh .venv/bin/python -m craft_jax.main "--workdir=$workdir" "$@")
+if [[ "$dry_run" == true ]]; then
+  run "${job[@]}"
+  [[ "$keeps" == true ]] || exit 0
+  echo "every minute, and when the job has ended:"
+  keep
+  echo "where it ended with an error, its status:"
+  run gcloud storage cp - "$bucket/exit_status"
+  exit 0
+fi
+
+"${job[@]}" & # not through a function: the signal must reach resume.sh and not a subshell
+process=$!
+trap 'stopped=true; kill -TERM "$process" 2>/dev/null || true' INT TERM
+copier=
+if [[ "$keeps" == true ]]; then
+  copy_every_minute &
+  copier=$!
+fi
+wait_for "$process"
+ended=$status
+if [[ "$keeps" == true ]]; then
+  kill "$copier" 2>/dev/null || true
+  wait_for "$copier"
+  keep
+fi
+exit "$ended"

@@ -14,7 +14,9 @@
 # run      starts the job on every host and returns; a host that loses another, or is told to stop, resumes by itself.
 #          With --bucket, host 0 keeps a copy of the workdir there, the only thing that outlives a spot slice.
 # watch    looks every minute; makes a preempted slice anew (delete, create, setup, run: this costs again), at most
-#          --restarts (10) times, until the bucket holds result.json. Takes what create and run take.
+#          --restarts (10) times, until the bucket holds result.json or the status of a job that ended with an error.
+#          A setup or run that fails on a new slice is tried again as often. Takes what create and run take. A host 0
+#          that hangs or cannot write the bucket goes unnoticed: see `logs`.
 # logs     streams a host's output (--worker=0).
 # fetch    copies the workdir, from the bucket or from host 0, to --to.
 # delete   deletes the slice, after asking; --yes does not ask. The bucket stays.
@@ -62,12 +64,16 @@ setup() {
 && python3 -m uv pip install --quiet --python .venv/bin/python --editable . 'jax[tpu]'"
 }
 
-start() {
+needs_job() {
   ((${#job[@]} > 0)) || fail "-- --config=FILE is missing for $verb; $usage"
   [[ " ${job[*]}" != *" --workdir"* ]] || fail "--workdir is the script's own: runs/$name on host 0"
-  local arguments
+}
+
+start() {
+  local arguments once="flock --nonblock --no-fork ../$name.lock" # a host where the job runs already is left alone
   arguments="$(printf ' %q' "${bucket:-none}" "runs/$name" "${job[@]}")"
-  on_hosts all "cd craft_jax && nohup setsid launch/tpu_host.sh$arguments > ../$name.log 2>&1 < /dev/null & sleep 1"
+  on_hosts all "cd craft_jax && nohup setsid $once launch/tpu_host.sh$arguments \
+>> ../$name.log 2>&1 < /dev/null & sleep 1"
 }
 
 remove() {
@@ -78,35 +84,51 @@ remove() {
 
 watch() {
   needs type runtime bucket
-  ((${#job[@]} > 0)) || fail "-- --config=FILE is missing for $verb; $usage"
+  needs_job
   if [[ "$dry_run" == true ]]; then
     echo "every minute, until $bucket/result.json is there:"
     run gcloud storage ls "$bucket/result.json"
     tpu describe "$name" "--format=value(state)"
     echo "where the slice is PREEMPTED, TERMINATED or gone, at most $restarts times:"
     remove true && create && setup && start
+    echo "where it is READY, to see whether the job ended with an error:"
+    run gcloud storage cat "$bucket/exit_status"
     return
   fi
-  local made=0 state
+  local made=0 tries=0 pending=false state ended bills
+  bills="the slice still runs and costs: launch/tpu_vm.sh delete ${where[*]} --name=$name"
   until gcloud storage ls "$bucket/result.json" >/dev/null 2>&1; do
     state="$(tpu describe "$name" "--format=value(state)" 2>/dev/null || echo GONE)"
     if [[ "$state" =~ ^(PREEMPTED|TERMINATED|GONE)$ ]]; then
       ((made < restarts)) || fail "$name is $state after $made restarts; the bucket holds what it reached"
       made=$((made + 1))
       echo "$(date -u +%FT%TZ) $name is $state: making it anew ($made of $restarts)" >&2
-      [[ "$state" == GONE ]] || remove true
+      [[ "$state" == GONE ]] || remove true || true
+      pending=true tries=0
       # No capacity, or preempted again before it ran: look again in a minute.
-      { create && setup && start; } || echo "$name could not be started" >&2
+      if create; then state=READY; else echo "$name could not be made" >&2; fi
     fi
-    sleep 60
+    if [[ "$pending" == true && "$state" == READY ]]; then
+      tries=$((tries + 1))
+      if setup && start; then
+        pending=false
+      else
+        echo "$name could not be set up or started (try $tries)" >&2
+        ((tries < restarts)) || fail "given up after $tries tries to set up and run; $bills"
+      fi
+    fi
+    sleep 60 # which also gives a new job the time to take away the status of an earlier one
+    if [[ "$pending" == false ]] && ended="$(gcloud storage cat "$bucket/exit_status" 2>/dev/null)"; then
+      fail "the job ended with status $ended (see launch/tpu_vm.sh logs); $bills"
+    fi
   done
-  echo "finished: $bucket/result.json; the slice still runs and costs: launch/tpu_vm.sh delete ${where[*]} --name=$name"
+  echo "finished: $bucket/result.json; $bills"
 }
 
 case "$verb" in
   create) create ;;
   setup) setup ;;
-  run) start ;;
+  run) needs_job && start ;;
   watch) watch ;;
   logs) on_hosts "$worker" "tail -n 100 -F $name.log" ;;
   fetch)

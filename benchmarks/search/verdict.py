@@ -143,6 +143,8 @@ def _draw(points: dict[str, dict[int, Point]], done: Done) -> None:
         axes.axhline(zero_shot, color="0.4", ls="--", label="zero-shot")
         axes.set(xscale="log", xlabel=label)
         axes.grid(alpha=0.3)
+    by_queries.set_xticks(BUDGETS, labels=[f"{budget:,}" for budget in BUDGETS])
+    by_queries.minorticks_off()
     by_queries.set_ylabel("test accuracy in %, mean of all draws")
     by_queries.legend(fontsize="small")
     figure.savefig(RESULTS / "search.png", dpi=120)

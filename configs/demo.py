@@ -2,7 +2,7 @@
 
     python -m craft_jax.main --config=configs/demo.py
 
-A minute on two cores. Zero-shot 25.5 %, tuned about 52 % (README). Every other setting is the default, chosen by the
+A minute on two cores. Zero-shot 25.5 %, tuned about 54 % (README). Every other setting is the default, chosen by the
 study in benchmarks/search without looking at test photographs. `configs/demo.py:paper` and other recipes compare.
 """
 

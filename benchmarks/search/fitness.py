@@ -3,8 +3,8 @@
     python -m benchmarks.search.fitness
 
 On tuning draws of all three tasks (1, 4 and 16 shots, seeds 11 to 13, 2,000 queries), which are tested on training
-photographs that were not drawn. `prompt alone` learns no head. Writes benchmarks/results/search_fitness.md; half an hour
-on one core. The default of `search.fitness` follows from it.
+photographs that were not drawn. `prompt alone` learns no head. Writes benchmarks/results/search_fitness.md; half an
+hour on one core. The default of `search.fitness` follows from it.
 """
 
 import itertools

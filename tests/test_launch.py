@@ -18,6 +18,11 @@ WHERE = ["--project=p", "--zone=z", "--name=craft"]
 PLAIN = {"PATH": os.environ["PATH"], "TMPDIR": "/tmp"}
 JOB = ["--", "--config=configs/demo.py", "--config.data.root=/my data"]
 
+# A script cannot trap what was ignored when it started, as SIGINT is where pytest runs in the background.
+HEARING_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+)
+
 
 def _run(script, *arguments, **environment):
     return subprocess.run(
@@ -156,9 +161,8 @@ def _signalled(command, number, folder, ready, **environment):
     """Starts a command in a folder, signals it once `ready()`, and returns its exit status."""
     with (folder / "output").open("w") as output:
         started = subprocess.Popen(
-            command, cwd=folder, env=PLAIN | environment, stdout=output, stderr=output,
-            # A script cannot trap what was ignored when it started, as SIGINT is where pytest runs in the background.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            [sys.executable, "-c", HEARING_CTRL_C, *map(str, command)],
+            cwd=folder, env=PLAIN | environment, stdout=output, stderr=output,
         )  # fmt: skip
         deadline = time.monotonic() + 20
         while not ready() and started.poll() is None and time.monotonic() < deadline:

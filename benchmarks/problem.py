@@ -42,11 +42,22 @@ def whole_step(
     method = assembly.build_method(config, problem.generator, images, classes, on_devices)
     spread = devices.Spread(jax.local_devices()[:on_devices])
     step = spread.compile(collaborative.run_steps(collaborative.build_step(method), 1))
-    everywhere = spread.replicate(problem)
-    carried = [spread.mapped(assembly.initial_state(method, problem.generator, config, classes))]
+    state = assembly.initial_state(method, problem.generator, config, classes)
+    return carrying(step, spread.replicate(problem), spread.mapped(state))
 
-    def make_step() -> Any:
-        carried[0], metrics = step(everywhere, carried[0])
+
+def carrying(step: collaborative.Step, placed: collaborative.Problem, state: collaborative.TuningState) -> Call:
+    """A function that goes on by `step` from where its last call ended, and returns the metrics.
+
+    Args:
+      step: compiled by a `Spread`.
+      placed: the problem on its devices.
+      state: mapped over them.
+    """
+    carried = [state]
+
+    def go_on() -> Any:
+        carried[0], metrics = step(placed, carried[0])
         return metrics
 
-    return make_step
+    return go_on

@@ -59,7 +59,10 @@ def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str]) -> No
 
 
 def pay_compilation_once() -> None:
-    """Keeps compiled programs between runs, wherever JAX's own setting does not say otherwise; safe to delete."""
+    """Keeps compiled programs between runs, wherever JAX's own setting does not say otherwise; safe to delete.
+
+    To be called before JAX is imported, which is when it reads these settings.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "craft_jax" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 
 from craft_jax import blackbox, data, feature_cache, plan, protocols, training
+from craft_jax.atomic import write_atomically
 from craft_jax.blackbox import BlackBox
 from craft_jax.checkpoints import TunedModel
 from craft_jax.config import Config, DataConfig
 from craft_jax.data import FewShotSet, imagenet, sources
-from craft_jax.metrics_log import write_atomically
 from craft_jax.plan import PlannedRun
 
 

@@ -4,7 +4,6 @@ A file appears whole or not at all, and one that cannot be read counts as absent
 """
 
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from craft_jax.atomic import replacing
 
 
 def default_folder() -> Path:
@@ -37,8 +38,7 @@ def write(path: Path, handle: Any) -> None:
     try:
         arrays: dict[str, Any] = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(handle))}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-            np.savez(file, **arrays)
-        os.replace(file.name, path)
+        with replacing(path) as partial:
+            np.savez(partial, **arrays)
     except OSError:
         return

@@ -1,12 +1,10 @@
 """metrics.jsonl: one line of JSON a step, which a resumed run continues where its checkpoint stands."""
 
-import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from craft_jax.atomic import write_atomically
 
 Row = dict[str, Any]
 
@@ -29,22 +27,6 @@ class MetricsLog:
         self.rows += rows
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(_line(row) for row in rows))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, whoever else writes it at the same time."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path of its own to write to, which then takes the place of `path`; removed on failure."""
-    # A folder, for a temporary file would be readable by its owner alone, and so would what it replaces.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        partial = Path(folder) / path.name
-        yield partial
-        os.replace(partial, path)
 
 
 def _line(row: Row) -> str:

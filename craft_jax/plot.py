@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from craft_jax.metrics_log import replacing
+from craft_jax.atomic import replacing
 from craft_jax.results import CHOSEN, PROMPT_ONLY, ZERO_SHOT, Entry
 
 _COLUMNS = 4

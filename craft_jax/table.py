@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from craft_jax import plot, results
-from craft_jax.metrics_log import write_atomically
+from craft_jax.atomic import write_atomically
 from craft_jax.plan import PlannedRun
 from craft_jax.results import CHOSEN, PROMPT_ONLY, REFINED, ZERO_SHOT, Entry
 

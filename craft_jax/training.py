@@ -16,6 +16,7 @@ from typing import NamedTuple, TextIO
 
 from craft_jax import assembly, choice, collaborative, evaluation, hosts, report
 from craft_jax.assembly import Run
+from craft_jax.atomic import write_atomically
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.blackbox.wall import BlackBox
 from craft_jax.checkpoints import (
@@ -31,7 +32,7 @@ from craft_jax.collaborative import TuningState
 from craft_jax.config import Config, flat_settings
 from craft_jax.data.fewshot import FewShotSet
 from craft_jax.errors import Interrupted, UserError
-from craft_jax.metrics_log import Row, write_atomically
+from craft_jax.metrics_log import Row
 from craft_jax.record import Record, ends, rows_of
 
 _FREE_TO_CHANGE = {"run.devices", "run.shard_images"}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import craft_jax
-from craft_jax import data, metrics_log, plan, protocols, results, sweep, table
+from craft_jax import atomic, data, plan, protocols, results, sweep, table
 from craft_jax.errors import UserError
 from tests import miniatures
 
@@ -165,7 +165,7 @@ def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, copied, tmp_pa
 
 def test_two_processes_may_write_one_file_at_the_same_time(tmp_path):
     path = tmp_path / "table.md"
-    with metrics_log.replacing(path) as one, metrics_log.replacing(path) as other:
+    with atomic.replacing(path) as one, atomic.replacing(path) as other:
         one.write_text("one")
         other.write_text("other")
 
@@ -177,7 +177,7 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one_and_nothing_else(tm
     path = tmp_path / "table.md"
     path.write_text("old")
     with pytest.raises(UnicodeEncodeError):
-        metrics_log.write_atomically(path, "\ud800")
+        atomic.write_atomically(path, "\ud800")
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -5,13 +5,10 @@
 Writes benchmarks/results/search_steps.md. Only the ratios of the times carry over to other machines.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmarks import timing
-from benchmarks.search import runs, tasks
-from benchmarks.search.study import RECIPE, TUNED
+from benchmarks import problem, timing
+from benchmarks.search import study, tasks
 from craft_jax import assembly, blackbox, collaborative
 
 TABLE = Path(__file__).parent.parent / "results" / "search_steps.md"
@@ -19,31 +16,19 @@ TASK, SHOTS, SEED, QUERIES = "caltech24", 16, 1, 2000
 STEPS, ROUNDS = 10, 5
 
 
-def steps_of(run: assembly.Run) -> Callable[[], Any]:
+def steps_of(run: assembly.Run) -> timing.Call:
     """A function that makes `STEPS` collaborative steps in one call, as the loop does."""
-    several = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), STEPS))
-    problem, _ = assembly.place(run)
-    carried = [run.spread.mapped(run.state)]
-
-    def make_steps() -> Any:
-        carried[0], metrics = several(problem, carried[0])
-        return metrics
-
-    return make_steps
+    placed, axes = assembly.place(run)
+    several = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), STEPS), axes)
+    return problem.carrying(several, placed, run.spread.mapped(run.state))
 
 
 def main() -> None:
     """Measures all recipes, taking turns, and writes the table."""
     photographs = tasks.draw(TASK, SHOTS, SEED)
     black_box = blackbox.load("bundled", photographs.class_names)
-    assembled = {
-        recipe: assembly.assemble(
-            black_box,
-            photographs,
-            runs.settings(RECIPE.get(recipe, recipe), TASK, SHOTS, SEED, QUERIES, changes),
-        )
-        for recipe, changes in TUNED.items()
-    }
+    cells = [study.Cell(recipe, TASK, SHOTS, SEED, QUERIES) for recipe in study.TUNED]
+    assembled = {cell.recipe: assembly.assemble(black_box, photographs, study.settings(cell)) for cell in cells}
     times = timing.best({recipe: steps_of(run) for recipe, run in assembled.items()}, ROUNDS)
     lines = [
         f"{TASK} at {SHOTS} shots, {len(photographs.train)} training photographs; times beside that of `craft`'s step, "

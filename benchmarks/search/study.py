@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.search import runs, tasks
+from craft_jax.config import Config
 
 SHOTS, SEEDS, BUDGETS = (1, 4, 16), (1, 2, 3), (500, 1000, 2000, 4000, 8000)
 RUNS = Path("runs/search_study")
@@ -56,11 +57,15 @@ def cells() -> Iterator[Cell]:
                 yield Cell(recipe, task, shots, seed, queries)
 
 
+def settings(cell: Cell) -> Config:
+    """The recipe's, as they were tuned, for the cell's task."""
+    name = RECIPE.get(cell.recipe, cell.recipe)
+    return runs.settings(name, cell.task, cell.shots, cell.seed, cell.queries, TUNED[cell.recipe])
+
+
 def run(cell: Cell) -> dict[str, Any]:
     """The result of a run; a finished one is read back."""
-    name = RECIPE.get(cell.recipe, cell.recipe)
-    config = runs.settings(name, cell.task, cell.shots, cell.seed, cell.queries, TUNED[cell.recipe])
-    return runs.result(config, tasks.draw(cell.task, cell.shots, cell.seed), folder(cell))
+    return runs.result(settings(cell), tasks.draw(cell.task, cell.shots, cell.seed), folder(cell))
 
 
 def folder(cell: Cell) -> Path:

@@ -5,16 +5,15 @@ Reads OpenAI's TorchScript archive, or a state dict, and leaves a folder that `b
 """
 
 import json
-import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags
 
+from craft_jax.atomic import replacing
 from craft_jax.entry import exit_on_user_error, parse
 from craft_jax.errors import UserError
 
@@ -127,14 +126,12 @@ def _write(folder: Path, weights: dict[str, np.ndarray], settings: dict[str, Any
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as holder:
-            partial = Path(holder) / folder.name
+        with replacing(folder) as partial:
             partial.mkdir()
             save_file(weights, partial / open_clip.WEIGHTS, metadata={"format": "pt"})
             (partial / open_clip.CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
             for file in copied:
                 shutil.copy(file, partial / file.name)
-            os.replace(partial, folder)  # takes the place of an empty folder too
     except OSError as error:
         raise UserError(f"{folder} could not be written ({error.strerror or error}); nothing was left there") from error
 

@@ -1,0 +1,26 @@
+"""Files and folders that appear whole or not at all, whoever else writes them at the same time."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path of its own to write to, which then takes the place of `path`; removed on failure.
+
+    A folder may be made there too; it takes the place of none, or of an empty one.
+    """
+    # A folder, for a temporary file would be readable by its owner alone, and so would what it replaces.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as holder:
+        partial = Path(holder) / path.name
+        yield partial
+        os.replace(partial, path)

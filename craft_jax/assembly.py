@@ -45,7 +45,7 @@ class Run(NamedTuple):
 
     Attributes:
       config: the settings.
-      problem: what the step looks at.
+      problem: what the step looks at, its views in the host's memory until `place` puts them on the devices.
       prompt_std: standard deviation of A's entries.
       method: what the step does.
       state: where it starts.
@@ -93,7 +93,8 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config, measu
 
     def centre_crops(items: Sequence[Labelled]) -> Handle:
         pictures = [item.photograph for item in items]
-        return hosts.encoded_once(lambda: encoding.centre_crops(black_box, pictures, meter, cache), like)
+        handle = hosts.encoded_once(lambda: encoding.centre_crops(black_box, pictures, meter, cache), like)
+        return jax.device_put(handle)
 
     train = [item.photograph for item in photographs.train]
     views = hosts.encoded_once(
@@ -106,7 +107,6 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config, measu
     generator = build_generator(black_box, config, std)
     method = build_method(config, generator, len(train), len(black_box.class_names), len(spread.devices))
     if hosts.any_of(_splits_images(config.run.shard_images, views, spread.own[0])):
-        views = jax.device_get(views)  # frees the first device of the whole
         method = method._replace(draw_views=collaborative.draw_from_shares)
     return Run(
         config=config,

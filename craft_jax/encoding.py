@@ -1,7 +1,8 @@
 """Photographs through the black box's image side, once: a handle then answers any number of queries.
 
 Training images are encoded in V random views, so that a step draws views instead of re-encoding (the views do not
-depend on the prompt). What was encoded is kept between runs, by content.
+depend on the prompt). What was encoded gathers in the host's memory, since all of it need not fit one device, and is
+kept between runs, by content.
 """
 
 import hashlib
@@ -9,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from craft_jax import feature_cache
@@ -31,7 +31,7 @@ def training_views(
     meter: Meter,
     cache: Path | None = None,
 ) -> Handle:
-    """The handle of V random views of N photographs, leaves [V, N, ...]; 0 views give the centre crop, V = 1.
+    """The handle of V random views of N photographs, NumPy leaves [V, N, ...]; 0 views give the centre crop, V = 1.
 
     Raises:
       UserError: naming the photograph, where one cannot be read.
@@ -41,13 +41,13 @@ def training_views(
     crops = [[pixels.view_crop(seed, view, i) for view in range(views)] for i in range(len(photographs))]
     handle = _encode(black_box, photographs, crops, f"{views} views of seed {seed}", meter, cache)
     by_view = jax.tree.map(lambda leaf: leaf.reshape(len(photographs), views, *leaf.shape[1:]), handle)
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), by_view)
+    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), by_view)
 
 
 def centre_crops(
     black_box: BlackBox, photographs: Sequence[Photograph], meter: Meter, cache: Path | None = None
 ) -> Handle:
-    """The handle of N photographs as they are tested: the centre crop.
+    """The handle of N photographs as they are tested: the centre crop; NumPy leaves [N, ...].
 
     Raises:
       UserError: naming the photograph, where one cannot be read.
@@ -76,7 +76,7 @@ def _encode(
     handles: list[Handle] = []
     for squares in pixels.batches(photographs, crops, black_box.image_size, min(batch_size(), images)):
         handles.append(black_box.encode_images(squares))
-        jax.block_until_ready(handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT])
+        handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT] = jax.device_get(handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT])
     handle = jax.tree.map(lambda leaf: leaf[:images], join_handles(handles))
     if entry:
         feature_cache.write(entry, handle)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from craft_jax.atomic import replacing
@@ -21,7 +20,7 @@ def default_folder() -> Path:
 
 
 def read(path: Path, like: Any) -> Any | None:
-    """The handle in `path`, of the structure, shapes and dtypes of `like`; None where there is none such."""
+    """The handle in `path`, in NumPy, of the structure, shapes and dtypes of `like`; None where there is none such."""
     leaves, structure = jax.tree.flatten(like)
     try:
         with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
@@ -30,7 +29,7 @@ def read(path: Path, like: Any) -> Any | None:
         return None
     if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(found, leaves, strict=True)):
         return None
-    return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in found])
+    return jax.tree.unflatten(structure, found)
 
 
 def write(path: Path, handle: Any) -> None:

@@ -196,13 +196,13 @@ def encoded_once(encode: Callable[[], Handle], like: Handle) -> Handle:
     """Runs `encode` on host 0 and gives its arrays to every host, bit by bit: an owner bills every image once.
 
     Args:
-      encode: returns a pytree of arrays.
+      encode: returns a pytree of NumPy arrays.
       like: a pytree of the same structure.
     """
     if not several():
         return encode()
-    leaves = first_alone(lambda: {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(encode()))})
-    return jax.tree.unflatten(jax.tree.structure(like), [jax.numpy.asarray(leaves[str(i)]) for i in range(len(leaves))])
+    leaves = first_alone(lambda: {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(encode()))})
+    return jax.tree.unflatten(jax.tree.structure(like), [leaves[str(i)] for i in range(len(leaves))])
 
 
 def together(action: Callable[[], T]) -> T:

@@ -24,7 +24,6 @@ from craft_jax.checkpoints import (
     Checkpoints,
     Restored,
     TunedModel,
-    flatten,
     open_for_prediction,
     unflatten,
 )
@@ -79,9 +78,10 @@ def train(
     hosts.first_alone(lambda: check_workdir(workdir))
     if hosts.first_alone((workdir / RESULT).exists):
         return _finished(workdir, black_box, config, stream)
-    run = assembly.assemble(black_box, photographs, config, hosts.first_alone(lambda: _measured_std(workdir)))
+    kept = hosts.first_alone(lambda: _kept(workdir, black_box, config, stream))
+    run = assembly.assemble(black_box, photographs, config, kept.get("prompt_std", 0.0))
+    start = _resume(run, kept) if kept else _begin(run)
     with _open(workdir) as checkpoints:
-        start = _start(run, checkpoints, workdir, stream)
         record = None if checkpoints is None else _record(run, start, workdir, checkpoints, began, stream)
         with record or contextlib.nullcontext():
             reached = _loop(run, start, record, stop)
@@ -97,13 +97,38 @@ class _Start(NamedTuple):
     seconds: float
 
 
-def _measured_std(workdir: Path) -> float:
-    """What a run that is resumed has paid its first queries for; 0 for one that begins."""
+def _kept(workdir: Path, black_box: BlackBox, config: Config, stream: TextIO) -> Row:
+    """What the newest readable checkpoint holds of this run, with its flattened state; empty where there is none."""
     if not (workdir / CHECKPOINTS).is_dir():
-        return 0.0
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+        return {}
+    with Checkpoints(workdir) as checkpoints:
         restored = checkpoints.restore_latest()
-    return restored.about["prompt_std"] if restored else 0.0
+        if restored is None:
+            return {}
+        _check_same_run(restored, black_box, config, workdir)
+        for step in restored.damaged:
+            print(f"checkpoint {step} is damaged; falling back to checkpoint {restored.step}", file=stream)
+        checkpoints.drop(restored.damaged)
+    print(f"resuming {workdir} after step {restored.step} of {config.steps}", file=stream, flush=True)
+    about = {name: restored.about[name] for name in ("prompt_std", "zero_shot", "seconds", "ledger")}
+    return about | {"state": restored.state}
+
+
+def _resume(run: Run, kept: Row) -> _Start:
+    run.meter.ledger = Ledger(**kept["ledger"])
+    return _Start(unflatten(kept["state"], like=run.state), kept["zero_shot"], kept["seconds"])
+
+
+def _begin(run: Run) -> _Start:
+    """Host 0 asks for the unlearnt prompt's accuracy; it alone knows what has been asked until then."""
+
+    def ask() -> Row:
+        zero_shot = evaluation.zero_shot(run.problem.black_box, run.test, run.test_labels, run.meter)
+        return {"zero_shot": zero_shot, "ledger": dataclasses.asdict(run.meter.ledger)}
+
+    asked = hosts.first_alone(ask)
+    run.meter.ledger = Ledger(**asked["ledger"])
+    return _Start(run.state, asked["zero_shot"], seconds=0.0)
 
 
 def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None]:
@@ -112,35 +137,6 @@ def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None
         return contextlib.nullcontext()
     workdir.mkdir(parents=True, exist_ok=True)
     return Checkpoints(workdir)
-
-
-def _start(run: Run, checkpoints: Checkpoints | None, workdir: Path, stream: TextIO) -> _Start:
-    """Where host 0 finds the run, or its beginning, on every host."""
-
-    def find() -> Row:
-        assert checkpoints is not None
-        return _resume(run, checkpoints, workdir, stream) or {
-            "state": flatten(run.state),
-            "zero_shot": evaluation.zero_shot(run.problem.black_box, run.test, run.test_labels, run.meter),
-            "seconds": 0.0,
-            "ledger": dataclasses.asdict(run.meter.ledger),
-        }
-
-    found = hosts.first_alone(find)
-    run.meter.ledger = Ledger(**found["ledger"])
-    return _Start(unflatten(found["state"], like=run.state), found["zero_shot"], found["seconds"])
-
-
-def _resume(run: Run, checkpoints: Checkpoints, workdir: Path, stream: TextIO) -> Row | None:
-    restored = checkpoints.restore_latest()
-    if restored is None:
-        return None
-    _check_same_run(restored, run.problem.black_box, run.config, workdir)
-    for step in restored.damaged:
-        print(f"checkpoint {step} is damaged; falling back to checkpoint {restored.step}", file=stream)
-    checkpoints.drop(restored.damaged)
-    print(f"resuming {workdir} after step {restored.step} of {run.config.steps}", file=stream, flush=True)
-    return {"state": restored.state} | {name: restored.about[name] for name in ("zero_shot", "seconds", "ledger")}
 
 
 def _record(run: Run, start: _Start, workdir: Path, checkpoints: Checkpoints, began: float, stream: TextIO) -> Record:

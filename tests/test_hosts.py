@@ -103,10 +103,10 @@ def test_hosts_take_equal_shares_of_the_devices(by_host, wanted, answer, monkeyp
 class Job:
     """The main job on the small set in `count` processes of `devices` simulated devices each.
 
-    `only` starts that process alone; `differing` gives a process arguments of its own.
+    `only` starts that process alone; `more` gives all of them arguments, `differing` one of them its own.
     """
 
-    def __init__(self, coop_root, workdir, count=1, devices=1, timeout=60, only=None, differing=None):
+    def __init__(self, coop_root, workdir, count=1, devices=1, timeout=60, only=None, more=(), differing=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -120,7 +120,7 @@ class Job:
                 "--config.black_box.model=bundled", "--config.query_budget=117", "--config.search.population_size=8",
                 "--config.run.steps_per_call=2", "--config.run.eval_every=4", "--config.run.checkpoint_every=4",
                 "--config.run.reuse_features=False", f"--host_timeout={timeout}",
-                *(meeting if count > 1 else []), *(differing or {}).get(index, []),
+                *(meeting if count > 1 else []), *more, *(differing or {}).get(index, []),
             ]  # fmt: skip
             self.processes.append(
                 subprocess.Popen(
@@ -163,6 +163,13 @@ def test_two_processes_give_the_bits_of_one_and_host_0_alone_speaks(whole, coop_
     assert [status for status, _, _ in ends] == [0, 0], ends
     assert "step 12/12" in ends[0][1]
     assert "step" not in ends[1][1]
+    _assert_same_bits(whole, tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_images_split_over_the_devices_of_two_processes_give_the_bits_of_one(whole, coop_root, tmp_path):
+    Job(coop_root, tmp_path / "two", count=2, devices=2, more=["--config.run.shard_images=yes"]).succeeds()
+
     _assert_same_bits(whole, tmp_path / "two")
 
 
@@ -245,8 +252,14 @@ def test_sigterm_on_one_host_saves_and_stops_all_and_a_run_on_four_devices_predi
     assert [status for status, _, _ in ends] == [RESUMABLE, RESUMABLE], ends
     for _, _, errors in ends:
         assert re.fullmatch(r"stopped after step \d+ of 12; the same command resumes the run", errors.splitlines()[-1])
-    prediction.main(["predict", f"--checkpoint={tmp_path / 'stopped'}", str(next((BUNDLED / "images").rglob("*.jpg")))])
-    assert capsys.readouterr().out.strip().endswith("%")
+    arguments = [f"--checkpoint={tmp_path / 'stopped'}", str(next((BUNDLED / "images").rglob("*.jpg")))]
+    prediction.main(["predict", *arguments])
+    on_one_device = subprocess.run(
+        [sys.executable, "-m", "craft_jax.predict", *arguments],
+        cwd=REPOSITORY, env=os.environ | {"XLA_FLAGS": ""}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert on_one_device.stdout == capsys.readouterr().out
+    assert on_one_device.stdout.strip().endswith("%")
     Job(coop_root, tmp_path / "stopped").succeeds()
     _assert_same_bits(whole, tmp_path / "stopped")
 

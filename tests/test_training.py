@@ -31,7 +31,7 @@ def _content(workdir):
     restored = checkpoints.open_for_prediction(workdir)
     result = json.loads((workdir / training.RESULT).read_text())
     del result["seconds"]
-    return restored.state, (workdir / training.METRICS).read_text(), result
+    return restored.state | {"deployed": restored.tuned.prompt}, (workdir / training.METRICS).read_text(), result
 
 
 def _assert_same_bits(one, other):
@@ -94,6 +94,7 @@ def test_a_device_holds_its_share_of_split_images(small_black_box, small_set, sm
     run = assembly.assemble(small_black_box, small_set, _with_run(small_config, devices=5, shard_images="yes"))
     placed, _ = assembly.place(run)
 
+    assert isinstance(run.problem.views, np.ndarray)  # the whole is on no device
     assert run.problem.views.shape[:2] == (2, 12)
     assert placed.views.shape[:3] == (5, 2, 3)  # 12 images on 5 devices, padded
     assert {shard.data.shape[:3] for shard in placed.views.addressable_shards} == {(1, 2, 3)}

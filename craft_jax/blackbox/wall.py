@@ -67,8 +67,8 @@ def opaque(query: F) -> F:
 
 
 def join_handles(handles: list[Handle]) -> Handle:
-    """The handle of all images of `handles`, in order."""
-    return jax.tree.map(lambda *parts: jax.numpy.concatenate(parts), *handles)
+    """The handle of all images of `handles`, in order, in the host's memory."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *handles)
 
 
 def draw_views(stacked: Handle, views: Int[Array, "E N"]) -> Handle:

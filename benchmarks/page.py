@@ -10,7 +10,7 @@ from benchmarks.run import CLASSES, IMAGES, PROMPTS, STEPS
 
 Figures = dict[str, Any]
 
-_BUSY = 0.5  # load average from which other jobs' share of the machine spoils ratios
+BUSY = 0.5  # load average from which other jobs' share of the machine spoils ratios
 _WARNING = (
     "**The machine was busy with other jobs, which slow the baseline and us unequally: every time, ratio and share of "
     "time below is provisional; memory, agreement and the amounts of work stand.** "
@@ -30,7 +30,7 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
 
 
 def _introduction(figures: Figures) -> str:
-    busy = figures["load"] > _BUSY
+    busy = figures["load"] > BUSY
     return (
         f"Measured on {figures['hardware']}, {figures['how']}, contenders taking turns, the best of their rounds; load "
         f"average when it began: {figures['load']:.1f}. {_WARNING if busy else ''}"

@@ -9,6 +9,7 @@ in benchmarks/results. Only ratios carry over to other machines.
 import json
 import os
 import platform
+import time
 from pathlib import Path
 
 import jax
@@ -19,11 +20,12 @@ RESULTS = Path(__file__).parent / "results"
 CLASSES = (10, 100, 400, 1000)
 LARGE = one_step.Size(classes=1000, images=16000)
 CALTECH = one_step.Size(run.CLASSES, run.IMAGES, views=32)
+PATIENCE = 240  # seconds to wait for a quiet machine
 
 
 def measure() -> page.Figures:
     """Everything; the children that measure memory come first, while this process is small."""
-    load = os.getloadavg()[0]
+    load = _quiet()
     memory, encoding = _memory(), pipeline.measure()
     grown = growth.measure_all()
     clip = sizes.model(32)
@@ -61,6 +63,15 @@ def measure() -> page.Figures:
         "bfloat16": precision.measure(clip, params),
         "growth": grown,
     }
+
+
+def _quiet() -> float:
+    """The load average, once jobs that have just ended have left it, or once patience ends."""
+    until = time.monotonic() + PATIENCE
+    while (load := os.getloadavg()[0]) > page.BUSY and time.monotonic() < until:
+        _say(f"waiting for a quiet machine (load average {load:.1f})")
+        time.sleep(20)
+    return load
 
 
 def _memory() -> dict[str, float]:

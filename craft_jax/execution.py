@@ -65,7 +65,9 @@ def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, blac
     if config == run.config:  # images of the same classes, shifted
         images, names_file = sources.paths(config.data)
         folder = Path(config.data.root).expanduser() / imagenet.SHIFTS[name]
-        return protocols.on_shifted_images(tuned, black_box, imagenet.load_shift(folder, images, names_file), cache)
+        shifted = imagenet.load_shift(folder, images, names_file)
+        row = protocols.on_shifted_images(tuned, black_box, shifted, cache)
+        return row | {"split": f"the images of {folder.name}"}
     other = photographs(config)
     owner = run.config.black_box
     set_up_for_it = _black_box(owner.model, other.class_names, owner.template, owner.dtype)

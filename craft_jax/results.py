@@ -22,6 +22,7 @@ class Entry(NamedTuple):
       shots: a class.
       measure: one of MEASURES.
       target: what was tested on.
+      split: which of its images those are; empty for a mean over several.
       by_seed: accuracy in percent of each finished run.
       planned: runs that the sweep plans for it.
       published: the paper's figure, where it has one.
@@ -31,6 +32,7 @@ class Entry(NamedTuple):
     shots: int
     measure: str
     target: str
+    split: str
     by_seed: dict[int, float]
     planned: int
     published: float | None
@@ -49,20 +51,23 @@ class Entry(NamedTuple):
 def collect(runs: Sequence[PlannedRun], protocol: str) -> list[Entry]:
     """The numbers of the runs that are done, in the order of the plan."""
     found: dict[tuple[str, int, str, str], dict[int, float]] = {}
-    published: dict[tuple[str, int, str, str], float | None] = {}
+    fixed: dict[tuple[str, int, str, str], tuple[str, float | None]] = {}
     for run in filter(plan.is_done, runs):
         for target, row in _tests(run, protocol).items():
             for measure in MEASURES:
                 if measure in row:
                     key = (run.label, run.config.data.shots, measure, target)
                     found.setdefault(key, {})[run.config.seed] = row[measure]
-                    published[key] = _published(run, protocol, measure, target)
+                    fixed[key] = row.get("split", ""), _published(run, protocol, measure, target)
     seeds = len({run.config.seed for run in runs})
-    return [Entry(*key, by_seed, seeds, published[key]) for key, by_seed in found.items()]
+    return [
+        Entry(*key, split=fixed[key][0], by_seed=by_seed, planned=seeds, published=fixed[key][1])
+        for key, by_seed in found.items()
+    ]
 
 
 def about(runs: Sequence[PlannedRun]) -> list[str]:
-    """What a reader must know of each set's numbers: black box, split, size, notes."""
+    """What a reader must know of each set's numbers and of what else was tested on: black box, split, size, notes."""
     lines: dict[str, None] = {}
     for run in filter(plan.is_done, runs):
         result = _read(run, "result.json")
@@ -70,6 +75,10 @@ def about(runs: Sequence[PlannedRun]) -> list[str]:
             f"{run.label}: {result['black_box']}, {result['split']}, {result['classes']} classes, "
             f"{result['test_images']} test images"
         ] = None
+        for name in run.transfers:
+            other = _read(run, plan.transfer_file(run, name).name)
+            tested = f"{other['split']}, {other['classes']} classes, {other['test_images']} test images"
+            lines[f"{run.label} tested on {name}: {tested}"] = None
         for note in result["notes"]:
             lines[f"{run.label}, {run.config.data.shots} shots: {note}"] = None
     return list(lines)
@@ -82,7 +91,7 @@ def _tests(run: PlannedRun, protocol: str) -> dict[str, dict[str, Any]]:
     if protocol == "few_shot":
         return {"test": own}
     # Elsewhere only the model that the run chose is tested, so its own row must be that model's too.
-    deployed = {measure: own[measure] for measure in (ZERO_SHOT, CHOSEN)}
+    deployed = {name: own[name] for name in (ZERO_SHOT, CHOSEN, "split")}
     if protocol == "base_to_new":
         return _base_to_new(deployed, others[plan.NEW])
     return {"imagenet" if protocol == "shift" else run.label: deployed, **others}

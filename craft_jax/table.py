@@ -61,6 +61,10 @@ def _by_shots(entries: list[Entry]) -> list[str]:
         means = [statistics.mean(cells[label, k].mean for label in labels) for k in shots]
         zero_shot = statistics.mean(unlearnt[label].mean for label in labels)
         rows.append([f"**mean of {len(labels)}**", *(f"{mean:.1f}" for mean in [zero_shot, *means])])
+        columns = [[unlearnt[label] for label in labels], *([cells[label, k] for label in labels] for k in shots)]
+        published = [_mean_of_all([entry.published for entry in column]) for column in columns]
+        if any(figure is not None for figure in published):
+            rows.append([f"*published mean of {len(labels)}, RN50*", *map(_figure, published)])
     return _markdown(["set", "zero-shot", *(f"{k} shot{'s' * (k > 1)}" for k in shots)], rows)
 
 
@@ -93,6 +97,11 @@ def _published(entry: Entry | None) -> float | None:
     return entry.published if entry else None
 
 
+def _mean_of_all(figures: Sequence[float | None]) -> float | None:
+    known = [figure for figure in figures if figure is not None]
+    return statistics.mean(known) if len(known) == len(figures) else None
+
+
 def _figure(figure: float | None) -> str:
     return "–" if figure is None else f"*{figure:.1f}*"
 
@@ -105,12 +114,12 @@ def _markdown(columns: list[str], rows: list[list[str]]) -> list[str]:
 def _csv(entries: list[Entry]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["set", "shots", "predictions", "target", "mean", "std", "seeds", "by_seed", "published"])
+    writer.writerow(["set", "shots", "predictions", "target", "split", "mean", "std", "seeds", "by_seed", "published"])
     for e in entries:
         by_seed = " ".join(f"{seed}:{accuracy:.4f}" for seed, accuracy in sorted(e.by_seed.items()))
         std = "" if e.std is None else f"{e.std:.4f}"
         published = "" if e.published is None else e.published
         writer.writerow(
-            [e.label, e.shots, e.measure, e.target, f"{e.mean:.4f}", std, len(e.by_seed), by_seed, published]
+            [e.label, e.shots, e.measure, e.target, e.split, f"{e.mean:.4f}", std, len(e.by_seed), by_seed, published]
         )
     return text.getvalue()

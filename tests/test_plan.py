@@ -128,7 +128,7 @@ def test_a_test_that_does_not_say_its_data_is_not_done(tmp_path):
 def test_base_to_new_reports_the_deployed_model_alone_on_both_halves(tmp_path):
     run = _planned(tmp_path, protocol="base_to_new")
     # Tuned to 90 %, and zero-shot deployed: the new classes' 40 % belong to the base classes' 60 %.
-    own = {"zero_shot": 60.0, "prompt_only": 90.0, "refined": 95.0, "accuracy": 60.0}
+    own = {"zero_shot": 60.0, "prompt_only": 90.0, "refined": 95.0, "accuracy": 60.0, "split": "base classes"}
     _finish(run, own, {plan.NEW: {"zero_shot": 40.0, "accuracy": 40.0}})
     found = {(entry.measure, entry.target): entry.mean for entry in results.collect([run], "base_to_new")}
 

@@ -89,6 +89,8 @@ def test_a_sweep_leaves_mean_and_deviation_of_every_set_beside_zero_shot_and_the
     assert f"| pets | {_result(swept, 'pets', 1)['zero_shot']:.1f} | {np.mean(accuracies):.1f} ± " in page
     assert "| *published, RN50* | *85.8* | – |" in page  # none at three shots
     assert "| **mean of 2** |" in page
+    assert "| *published mean of 2, RN50* | *64.0* | – |" in page  # of 85.77 and 42.32
+    assert rows["dtd", "accuracy"]["split"] == "split_zhou_DescribableTextures"
     assert "- dtd: bundled, split_zhou_DescribableTextures, 3 classes, 12 test images" in page
     assert (swept / table.PLOT).read_bytes().startswith(b"\x89PNG")
 
@@ -234,6 +236,7 @@ def test_the_prompt_goes_to_other_sets_without_its_head(copied, root):
     assert "| set | shots | predictions | pets | dtd |" in page
     assert {row["predictions"] for row in _rows(copied)} == {"zero_shot", "accuracy"}
     assert "| pets | 3 | deployed |" in page
+    assert f"- pets tested on dtd: {row['split']}, 3 classes, 12 test images" in page
 
 
 @pytest.mark.slow
@@ -243,7 +246,9 @@ def test_shifted_imagenets_score_the_classes_that_they_share(root, tmp_path):
 
     classes = {name: json.loads((run / f"on-{name}.json").read_text())["classes"] for name in data.imagenet.SHIFTS}
     assert classes == {"imagenetv2": 3, "imagenet-sketch": 3, "imagenet-a": 2, "imagenet-r": 2}
-    header = (tmp_path / table.MARKDOWN).read_text().splitlines()[3]
+    page = (tmp_path / table.MARKDOWN).read_text()
+    assert "- imagenet tested on imagenet-a: the images of imagenet-a, 2 classes, " in page
+    header = page.splitlines()[3]
     assert header == "| set | shots | predictions | imagenet | imagenetv2 | imagenet-sketch | imagenet-a | imagenet-r |"
 
 

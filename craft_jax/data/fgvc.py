@@ -6,6 +6,7 @@ et al., 2013 (arXiv 1306.5151).
 
 from pathlib import Path
 
+from craft_jax.data import list_file
 from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
 from craft_jax.data.photographs import PhotographFile
 from craft_jax.errors import UserError
@@ -36,12 +37,8 @@ def load(images: Path, lists: Path) -> FewShotSet:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise UserError(f"{path}: no such list; check data.root and data.split") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: the list must be UTF-8 text; save it as such ({error})") from error
+    text = list_file.read(path, missing="no such list; check data.root and data.split")
+    lines = [line.strip() for line in text.splitlines()]
     if not any(lines):
         raise UserError(f"{path}: the list is empty; take it from the archive again")
     return [line for line in lines if line]

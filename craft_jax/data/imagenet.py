@@ -7,6 +7,7 @@ The validation images are the test set, as the field has it. Two pairs of the fi
 from collections.abc import Sequence
 from pathlib import Path
 
+from craft_jax.data import list_file
 from craft_jax.data.fewshot import FewShotSet, Labelled, readable
 from craft_jax.data.folder import class_folders, images_below
 from craft_jax.errors import UserError
@@ -88,14 +89,8 @@ def read_class_names(names_file: Path) -> dict[str, str]:
     Raises:
       UserError: where the file is missing or not in UTF-8, or a folder has no name in it.
     """
-    try:
-        lines = names_file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(
-            f"{names_file}: no such file of class names; put CoOp's classnames.txt there, or set data.split"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{names_file}: the class names must be UTF-8 text; save them as such ({error})") from error
+    missing = "no such file of class names; put CoOp's classnames.txt there, or set data.split"
+    lines = list_file.read(names_file, missing=missing).splitlines()
     pairs = [line.strip().partition(" ") for line in lines if line.strip()]
     for folder, _, name in pairs:
         if not name:

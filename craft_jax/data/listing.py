@@ -4,9 +4,11 @@ A third column, `split`, may say train, val or test; without it the split is aut
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from craft_jax.data import list_file
 from craft_jax.data.automatic import AUTOMATIC, automatic_split
 from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
 from craft_jax.data.photographs import PhotographFile
@@ -52,16 +54,12 @@ def load(images: Path, file: Path, split_seed: int) -> FewShotSet:
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     """Line numbers and their cells, stripped."""
+    text = list_file.read(file, missing="no such list; check data.root and data.split")
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            _check_columns(file, reader.fieldnames or ())
-            rows = [(reader.line_num, _cells(file, reader.line_num, row)) for row in reader]
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such list; check data.root and data.split") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: the list must be UTF-8 text; save it as such ({error})") from error
-    except (OSError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        _check_columns(file, reader.fieldnames or ())
+        rows = [(reader.line_num, _cells(file, reader.line_num, row)) for row in reader]
+    except csv.Error as error:
         raise UserError(f"{file}: not a readable CSV file ({error})") from error
     if not rows:
         raise UserError(f"{file}: the list has no image; write path,label a line")

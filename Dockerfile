@@ -8,6 +8,9 @@
 # The NVIDIA driver comes from the host, CUDA from JAX's own packages.
 FROM python:3.11-slim
 
+# An init, since no signal that it does not handle ends process 1: JAX's abort (134) would end with another status.
+RUN apt-get update && apt-get install --yes --no-install-recommends tini && rm -rf /var/lib/apt/lists/*
+
 ARG JAX=jax
 WORKDIR /craft
 
@@ -22,4 +25,4 @@ COPY launch launch
 # So that a run as another user (--user) can keep compiled programs.
 ENV XDG_CACHE_HOME=/tmp/cache PYTHONUNBUFFERED=1
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["python", "-m", "craft_jax.main"]
+ENTRYPOINT ["tini", "--", "python", "-m", "craft_jax.main"]

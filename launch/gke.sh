@@ -2,14 +2,17 @@
 # The main job on TPU hosts of a GKE cluster, as the JobSet of gke.yaml; restarted and resumed when it is preempted:
 #
 #   launch/gke.sh create --name=craft --image=REGION-docker.pkg.dev/PROJECT/REPO/craft_jax:tpu --bucket=my-bucket \
-#       --accelerator=tpu-v5-lite-podslice --topology=4x4 --hosts=4 --chips=4 -- --config=configs/caltech.py
+#       --accelerator=tpu-v5-lite-podslice --topology=4x4 --hosts=4 --chips=4 -- --config=configs/demo.py
 #   launch/gke.sh logs   --name=craft
 #   launch/gke.sh fetch  --name=craft --bucket=my-bucket --to=runs/craft
 #   launch/gke.sh delete --name=craft
 #
 # create applies the JobSet; where node pools scale by themselves it costs hosts x chips from then until the job ends or
-# `delete`. --spot asks for spot nodes. --namespace (default), --account (default): the Kubernetes service account that
-# may write the bucket. --dry-run prints the manifest and the commands instead.
+# `delete`; nodes of a pool of fixed size cost until the pool is deleted, `delete` or not. --spot asks for spot nodes.
+# --namespace (default), --account (default): the Kubernetes service account that may write the bucket.
+# Every host needs the photographs: put them into the bucket, which is mounted at /runs, and say where
+# (--config=configs/caltech.py --config.data.root=/runs/DATA); configs/demo.py brings its own.
+# --dry-run prints the manifest and the commands instead.
 # shellcheck disable=SC2034 # settings are read by their names
 set -euo pipefail
 # shellcheck source=launch/lib.sh
@@ -60,8 +63,8 @@ case "$verb" in
     fi
     ;;
   logs) # kubectl by itself refuses to follow more than five pods
-    run kubectl logs "--namespace=$namespace" "--selector=jobset.sigs.k8s.io/jobset-name=$name" --follow --prefix \
-      --max-log-requests=1000
+    run kubectl logs "--namespace=$namespace" "--selector=jobset.sigs.k8s.io/jobset-name=$name" --container=craft \
+      --follow --prefix --max-log-requests=1000
     ;;
   fetch)
     needs bucket to

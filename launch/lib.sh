@@ -56,6 +56,8 @@ wait_for() {
     status=0
     wait "$1" || status=$?
   done
+  status=0 # once more: where it ended while a trap ran, the wait before told of the signal
+  wait "$1" || status=$?
 }
 
 fail() {

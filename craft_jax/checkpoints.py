@@ -5,6 +5,7 @@ they belong to. The two latest and the one with the lowest training loss are kep
 """
 
 import contextlib
+import hashlib
 import logging
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from craft_jax.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 CHECKPOINTS = "checkpoints"  # folder in a workdir
 _ITEMS = ("state", "tuned", "about")
 
@@ -52,6 +53,11 @@ class Restored(NamedTuple):
 def flatten(tree: Any) -> dict[str, np.ndarray]:
     """A tree's leaves by path, on the host."""
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def checksum(tree: Any) -> str:
+    """Of every bit of a tree's leaves."""
+    return hashlib.sha256(b"".join(leaf.tobytes() for leaf in flatten(tree).values())).hexdigest()
 
 
 def unflatten(leaves: dict[str, np.ndarray], like: Any) -> Any:

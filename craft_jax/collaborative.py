@@ -57,12 +57,14 @@ class Metrics(NamedTuple):
       loss: of the prompt with the head (`loss_of`).
       refined_loss: mean loss of the head over its epochs; `loss` where no head is learnt.
       prompt_accuracy, train_accuracy: without and with the head, in [0, 1].
+      damping: of the search's steps, 1 until one has led astray (`divergence`).
     """
 
     loss: Float[Array, ""]
     refined_loss: Float[Array, ""]
     prompt_accuracy: Float[Array, ""]
     train_accuracy: Float[Array, ""]
+    damping: Float[Array, ""]
 
 
 class Method(NamedTuple):
@@ -130,27 +132,32 @@ def build_step(method: Method) -> Step:
         logits = problem.black_box.predict(present[None], method.draw_views(problem.views, views))
         logits = logits.reshape(*views.shape, -1)
 
+        guard, astray = state.guard, jnp.zeros((), bool)
+        if method.guarded and method.learn_prompt:
+            # Without the tie, which grows as the head learns.
+            judge = loss_of(method._replace(consistency=0.0), state.head)
+            guard, astray = divergence.look(guard, state.search.z, judge(logits[0], problem.labels), logits.shape[-1])
+
         head, refined_loss = state.head, jnp.zeros(())
         if method.learn_head:
             weight = jnp.where(state.step < method.head_consistency_steps, method.consistency, 0.0)
             key = _step_key(problem, Stream.BATCHES, state.step)
-            head, refined_loss = method.refinement.train(head, key, logits, problem.labels, weight)
+            trained, refined_loss = method.refinement.train(head, key, logits, problem.labels, weight)
+            head = divergence.choose(astray, head, trained)
+
+        search = state.search
+        if method.learn_prompt:
+            centre = _centre(method, problem, views, logits[0], state.step)
+            told = method.search.tell(search, _credits(method, problem, head, search, centre))
+            search = divergence.answer(method.search, guard, astray, search, told) if method.guarded else told
 
         loss = loss_of(method, head)(logits[0], problem.labels)
-        search, guard = state.search, state.guard
-        if method.learn_prompt:
-            if method.guarded:
-                guard, astray = divergence.look(guard, search.z, loss)
-                search = divergence.recall(method.search, search, guard, astray)
-            centre = _centre(method, problem, views, logits[0], state.step)
-            credits = _credits(method, problem, head, search, centre)
-            search = divergence.damped(guard, search, method.search.tell(search, credits))
-
         metrics = Metrics(
             loss=loss,
             refined_loss=refined_loss if method.learn_head else loss,
             prompt_accuracy=objectives.accuracy(logits[0], problem.labels),
             train_accuracy=objectives.accuracy(refinement.apply(head.params, logits[0]), problem.labels),
+            damping=guard.damping,
         )
         return TuningState(search, guard, head, state.step + 1), metrics
 

@@ -116,8 +116,8 @@ class SearchConfig:
       directions: `orthogonal`, `gaussian`, `rademacher` (SPSA's) or `sphere`.
       shaping: `ranks` (centred ranks) or `none` (the losses themselves).
       optimizer: `adam`, `momentum` or `sgd`.
-      schedule: of the learning rate, `cosine` (to zero over the budget), `constant`, or `spall` (learning rate over
-        (k + 1)^0.4 and sigma over (k + 1)^0.1 at step k).
+      schedule: of the learning rate, `cosine` (to zero over the budget), `constant`, or `spall` (ZIP's: learning rate
+        over (k + 1)^0.4 and sigma over k^0.1 at step k, the first being 1).
       learning_rate: of the optimiser, in units of z.
       clip: largest norm of an estimate; 0 does not clip; -1 is the square root of the number of coordinates.
       fitness: which predictions' cross-entropy judges a candidate: `prompt` (its own, as published), `refined` (with

@@ -1,6 +1,7 @@
 """Notices a search that has gone astray, takes it back to its best point, and makes it step more carefully."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from craft_jax.estimators import Search, SearchState
 
-ASTRAY = 1.2  # times the first loss; the chance of views and of large minibatches stays below
+ASTRAY = 1.2  # the chance of views stays below where there are more than a few images
 
 
 class Guard(NamedTuple):
@@ -31,10 +32,14 @@ def begin(z: Float[Array, "B dim"]) -> Guard:
     return Guard(jnp.asarray(jnp.nan), jnp.asarray(jnp.inf), z, jnp.ones(()))
 
 
-def look(guard: Guard, z: Float[Array, "B dim"], loss: Float[Array, ""]) -> tuple[Guard, Bool[Array, ""]]:
-    """Remembers the loss at z. Astray is a loss that is not finite, or a fifth above the first one."""
+def look(guard: Guard, z: Float[Array, "B dim"], loss: Float[Array, ""], classes: int) -> tuple[Guard, Bool[Array, ""]]:
+    """Remembers the loss at z.
+
+    Astray is a loss that is not finite, or a fifth above both the first one and that of a blind guess, log C: few
+    images can begin well by chance, but no useful prompt is worse than none.
+    """
     first = jnp.where(jnp.isnan(guard.first_loss), loss, guard.first_loss)
-    astray = ~(loss <= ASTRAY * first)
+    astray = ~(loss <= ASTRAY * jnp.maximum(first, math.log(classes)))
     better = loss < guard.best_loss
     return Guard(
         first_loss=first,
@@ -44,12 +49,18 @@ def look(guard: Guard, z: Float[Array, "B dim"], loss: Float[Array, ""]) -> tupl
     ), astray
 
 
-def recall(search: Search, state: SearchState, guard: Guard, astray: Bool[Array, ""]) -> SearchState:
-    """The state, or where it is astray a fresh one at the best point."""
-    fresh = search.init(guard.best_z)._replace(step=state.step)
-    return jax.tree.map(lambda old, new: jnp.where(astray, new, old), state, fresh)
+def answer(
+    search: Search, guard: Guard, astray: Bool[Array, ""], before: SearchState, told: SearchState
+) -> SearchState:
+    """What follows a look: the search's own step, damped; or, astray, a fresh start at the best point.
+
+    What was asked around a point astray says nothing of the best one, so that step's queries are lost. The count of
+    steps goes on, and schedules with it.
+    """
+    step = told._replace(z=before.z + guard.damping * (told.z - before.z))
+    return choose(astray, search.init(guard.best_z)._replace(step=told.step), step)
 
 
-def damped(guard: Guard, before: SearchState, after: SearchState) -> SearchState:
-    """The search's own step, shortened by the damping."""
-    return after._replace(z=before.z + guard.damping * (after.z - before.z))
+def choose(astray: Bool[Array, ""], one: Any, other: Any) -> Any:
+    """The one tree where astray, else the other."""
+    return jax.tree.map(lambda a, b: jnp.where(astray, a, b), one, other)

@@ -7,6 +7,7 @@ reaches every host here. On a single host nothing of this happens. Source: jax.d
 import contextlib
 import hashlib
 import importlib.util
+import itertools
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ import jax
 import numpy as np
 from flax import serialization
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from craft_jax.errors import RESUMABLE, UserError
 
@@ -35,6 +37,8 @@ _VARIABLES = {
 _BROKEN_TRANSFER = re.compile("Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|heartbeat|Connection")
 _LONGEST_MESSAGE = 1024
 _PIECE = 2**28  # bytes broadcast at once, which every device holds
+_A_WEEK = 7 * 24 * 60 * 60 * 1000
+_MEETINGS = itertools.count()
 
 
 class Meeting(NamedTuple):
@@ -157,6 +161,8 @@ def meet(meeting: Meeting, timeout: int) -> None:
         alarm.cancel()
     if jax.process_count() > 1:
         sys.excepthook = _end_on_unexpected
+        platform = f"{jax.__version__} {jax.devices()[0].device_kind}"
+        check_alike("versions of JAX or kinds of devices", platform, "set them up alike")
 
 
 def several() -> bool:
@@ -186,6 +192,7 @@ def first_alone(action: Callable[[], T]) -> T:
         content = serialization.msgpack_serialize({"error": message, "value": value})
     else:
         content = b""
+    _wait_for_each_other()
     answer = serialization.msgpack_restore(_broadcast(content))
     if answer["error"]:
         raise UserError(answer["error"].decode())
@@ -221,19 +228,28 @@ def together(action: Callable[[], T]) -> T:
     return value  # type: ignore[return-value]
 
 
-def check_alike(what: str, description: str) -> None:
+def check_alike(what: str, description: str, remedy: str = "run the same command on every host") -> None:
     """Raises UserError on every host where `description` is not the same on all; `what` names it in the message."""
     if not several():
         return
     digest = np.frombuffer(hashlib.sha256(description.encode()).digest(), np.uint8)
     for host, other in enumerate(multihost_utils.process_allgather(digest)):
         if (other != digest).any():
-            raise UserError(f"this host and host {host} have different {what}; run the same command on every host")
+            raise UserError(f"this host and host {host} have different {what}; {remedy}")
 
 
 def any_of(flag: bool) -> bool:
     """Whether `flag` is set on any host; every host gets the same answer."""
     return bool(multihost_utils.process_allgather(np.array(flag)).any()) if several() else flag
+
+
+def _wait_for_each_other() -> None:
+    """Returns once every host has come here; at once with an error where one is gone.
+
+    A transfer is no place to wait for what host 0 does alone: between CPUs XLA breaks it off after half an hour.
+    """
+    barrier = multihost.get_barrier_sync_fn()
+    barrier(key=f"craft_jax_{next(_MEETINGS)}", timeout_ms=_A_WEEK)
 
 
 def _broadcast(content: bytes) -> bytes:

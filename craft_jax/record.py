@@ -125,6 +125,7 @@ def rows_of(metrics: Metrics, done: int, before: Ledger, cost: Ledger) -> list[R
                 "refined_loss": float(metrics.refined_loss[i]),
                 "train_prompt_only": 100 * float(metrics.prompt_accuracy[i]),
                 "train_refined": 100 * float(metrics.train_accuracy[i]),
+                "damping": float(metrics.damping[i]),
             }
         )
     return rows

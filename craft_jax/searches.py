@@ -1,5 +1,8 @@
 """From settings to a search: its estimator, optimiser and schedules."""
 
+from typing import Any
+
+import jax
 import optax
 from jaxtyping import Array, Float
 
@@ -47,16 +50,24 @@ def _optimizer(settings: SearchConfig, coordinates: int, steps: int) -> optax.Gr
     schedules: dict[str, optax.Schedule] = {
         "cosine": optax.cosine_decay_schedule(rate, steps),
         "constant": optax.constant_schedule(rate),
-        "spall": lambda step: rate / (step + 1.0) ** _LEARNING_RATE_POWER,
+        "spall": lambda step: rate / (step + 2.0) ** _LEARNING_RATE_POWER,
     }
-    schedule = schedules[settings.schedule]
-    optimizers = {
-        "adam": lambda: optax.adam(schedule),
-        "momentum": lambda: optax.sgd(schedule, momentum=0.9),
-        "sgd": lambda: optax.sgd(schedule),
+    optimizers: dict[str, optax.GradientTransformation] = {
+        "adam": optax.scale_by_adam(),
+        "momentum": optax.trace(decay=0.9),
+        "sgd": optax.identity(),
     }
-    descent: optax.GradientTransformation = optimizers[settings.optimizer]()
-    if not settings.clip:
-        return descent
     largest = coordinates**0.5 if settings.clip < 0 else settings.clip
-    return optax.chain(optax.clip_by_global_norm(largest), descent)
+    clip = optax.clip_by_global_norm(largest) if settings.clip else optax.identity()
+    return optax.chain(clip, optimizers[settings.optimizer], _descent_at(schedules[settings.schedule]))
+
+
+def _descent_at(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Scales by minus the learning rate at the search's own step, which a recall of the search does not turn back."""
+
+    def update(
+        updates: Any, state: optax.EmptyState, params: Any = None, *, step: Array, **_: Any
+    ) -> tuple[Any, optax.EmptyState]:
+        return jax.tree.map(lambda update: -rate(step) * update, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)

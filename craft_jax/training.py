@@ -24,6 +24,7 @@ from craft_jax.checkpoints import (
     Checkpoints,
     Restored,
     TunedModel,
+    checksum,
     open_for_prediction,
     unflatten,
 )
@@ -72,9 +73,9 @@ def train(
         photograph cannot be read. Nothing is written then.
     """
     workdir, stream, began = Path(workdir), stream or sys.stdout, time.monotonic()
-    hosts.check_alike(
-        "settings or photographs", f"{config} {[(i.photograph.name, i.label) for i in photographs.train]}"
-    )
+    hosts.check_alike("settings", str(config))
+    hosts.check_alike("photographs", str(_shown(photographs)))
+    hosts.check_alike("black boxes", str(black_box.identity), "give every host the same model")
     hosts.first_alone(lambda: check_workdir(workdir))
     if hosts.first_alone((workdir / RESULT).exists):
         return _finished(workdir, black_box, config, stream)
@@ -87,6 +88,10 @@ def train(
             reached = _loop(run, start, record, stop)
     result = hosts.first_alone(lambda: _leave(run, photographs, start, record, workdir, time.monotonic() - began))
     return Outcome(choice.contender(result["chosen"], *ends(run, reached)), result)
+
+
+def _shown(photographs: FewShotSet) -> list[tuple[str, int]]:
+    return [(i.photograph.name, i.label) for i in (*photographs.train, *photographs.val, *photographs.test)]
 
 
 class _Start(NamedTuple):
@@ -178,6 +183,9 @@ def _loop(run: Run, start: _Start, record: Record | None, stop: Callable[[], boo
         done += steps
 
         tested, saved = _due(config.run.eval_every, done, config), _due(config.run.checkpoint_every, done, config)
+        if saved and hosts.several():
+            reached = checksum(run.spread.fetch(state))
+            hosts.check_alike(f"states after step {done}", reached, "make their machines and software equal")
         if record:
             record.add(rows, run.spread.fetch(state) if tested else None)
             if saved:

@@ -1,13 +1,15 @@
 """Shared by all tests: eight simulated devices, a small set in CoOp's layout, and the bundled black box."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="craft_jax_cache_")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest

@@ -245,6 +245,22 @@ def test_cma_es_asks_the_same_twice_and_finds_the_optimum_of_a_quadratic():
     np.testing.assert_allclose(state.z[0], optimum, atol=1e-2)
 
 
+def test_cma_es_adapts_its_step_size_by_the_cumulative_rule():
+    """Hansen's tutorial, equations 43 to 45 and the defaults of its table 1, after one generation from C = I."""
+    n, population, sigma = 6, 12, 0.5
+    search = estimators.cma_es(jax.random.key(0), population_size=population, sigma=sigma, shape=(1, n))
+    state = _told(search, search.init(jnp.zeros((1, n))), lambda z: jnp.sum(jnp.square(z - 1.0)))
+
+    weights = np.log((population + 1) / 2) - np.log(np.arange(1, population // 2 + 1))
+    mu_eff = weights.sum() ** 2 / np.square(weights).sum()
+    c = (mu_eff + 2) / (n + mu_eff + 5)
+    damping = 1 + 2 * max(0, np.sqrt((mu_eff - 1) / (n + 1)) - 1) + c
+    path = np.sqrt(c * (2 - c) * mu_eff) * np.asarray(state.z) / sigma
+    expected_norm = np.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))
+    adapted = sigma * np.exp(c / damping * (np.linalg.norm(path) / expected_norm - 1))
+    np.testing.assert_allclose(state.memory.std, adapted, rtol=1e-4)
+
+
 def test_the_exact_search_asks_nothing_and_descends_the_gradient_that_it_is_told():
     search = estimators.exact(optax.sgd(0.5))
     state = search.init(jnp.ones((1, 3)))
@@ -296,20 +312,52 @@ def test_spalls_schedule_shortens_perturbations_and_steps_by_its_power_laws():
     assert largest(99) == pytest.approx(0.01 / 100**0.1, rel=0.02)
 
 
+@pytest.mark.parametrize("k", [1, 100])
+def test_spalls_schedule_shortens_steps_by_zips_power_law(k):
+    chosen = SearchConfig(estimator="white-box", schedule="spall", optimizer="sgd", learning_rate=0.01)
+    search = searches.build(chosen, jax.random.key(0), jnp.zeros((1, 4)), steps=10)
+    state = search.init(jnp.zeros((1, 4)))._replace(step=jnp.asarray(k - 1))
+
+    np.testing.assert_allclose(search.tell(state, jnp.ones((1, 4))).z, -0.01 / (k + 1) ** 0.4, rtol=1e-5)
+
+
 def test_a_search_that_goes_astray_returns_to_its_best_point_and_halves_its_steps():
     search = estimators.exact(optax.sgd(1.0))
     state = search.init(jnp.zeros((1, 2)))
     guard = divergence.begin(state.z)
     best = jnp.ones((1, 2))
 
-    guard, astray = divergence.look(guard, state.z, jnp.asarray(2.0))
+    guard, astray = divergence.look(guard, state.z, jnp.asarray(2.0), classes=3)
     assert not astray
-    guard, _ = divergence.look(guard, best, jnp.asarray(1.0))
+    guard, _ = divergence.look(guard, best, jnp.asarray(1.0), classes=3)
     for bad in (3.1, jnp.nan):
-        guard, astray = divergence.look(guard, 100 * best, jnp.asarray(bad))
+        guard, astray = divergence.look(guard, 100 * best, jnp.asarray(bad), classes=3)
         assert astray
-    back = divergence.recall(search, state._replace(z=100 * best), guard, astray)
+    lost = state._replace(z=100 * best)
+    back = divergence.answer(search, guard, astray, lost, search.tell(lost, jnp.full((1, 2), jnp.nan)))
 
     np.testing.assert_array_equal(back.z, best)
     told = search.tell(back, jnp.full((1, 2), 4.0))
-    np.testing.assert_allclose(divergence.damped(guard, back, told).z, best - 4.0 / 4)
+    np.testing.assert_allclose(divergence.answer(search, guard, jnp.asarray(False), back, told).z, best - 4.0 / 4)
+
+
+def test_a_loss_above_a_lucky_first_one_is_not_astray_while_it_beats_a_blind_guess():
+    guard, _ = divergence.look(divergence.begin(jnp.zeros((1, 2))), jnp.zeros((1, 2)), jnp.asarray(0.1), classes=10)
+
+    assert not divergence.look(guard, jnp.ones((1, 2)), jnp.log(10.0), classes=10)[1]
+    assert divergence.look(guard, jnp.ones((1, 2)), 1.3 * jnp.log(10.0), classes=10)[1]
+
+
+def test_a_fresh_start_at_the_best_point_does_not_turn_the_learning_rate_back():
+    chosen = SearchConfig(estimator="white-box", optimizer="adam", schedule="cosine", learning_rate=1.0)
+    search = searches.build(chosen, jax.random.key(0), jnp.zeros((1, 3)), steps=10)
+    slope = jnp.ones((1, 3))
+    state = search.init(jnp.zeros((1, 3)))
+    for _ in range(8):
+        state = search.tell(state, slope)
+    guard = divergence.begin(state.z)
+    back = divergence.answer(search, guard, jnp.asarray(True), state, search.tell(state, slope))
+
+    assert back.step == 9
+    # Adam's first step is as long as the rate, which a cosine from 1 over 10 steps has brought to (1 + cos 0.9 pi) / 2.
+    np.testing.assert_allclose(back.z - search.tell(back, slope).z, (1 + np.cos(0.9 * np.pi)) / 2, rtol=1e-4)

@@ -199,7 +199,7 @@ def test_hosts_with_different_settings_do_not_begin(coop_root, tmp_path):
 
     for host, (status, _, errors) in enumerate(ends):
         assert status == 2
-        assert errors.splitlines()[-1].startswith(f"error: this host and host {1 - host} have different settings")
+        assert errors.splitlines()[-1].startswith(f"error: this host and host {1 - host} have different settings;")
     assert not (tmp_path / "x").exists()
 
 

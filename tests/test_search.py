@@ -149,6 +149,22 @@ def test_a_minibatch_answers_every_candidate_of_a_step_and_is_billed_as_such(
     assert result["ledger"]["search_predictions"] == 21 * 12 + 48 * 5
 
 
+def test_the_images_of_a_minibatch_change_from_step_to_step(small_black_box, small_set, small_config):
+    run = _run(small_black_box, small_set, small_config, population_size=8, query_images=5)
+    labels = []
+    for step in (0, 0, 1):
+        views = collaborative._draw_views(run.problem, run.method.epochs, jnp.asarray(step))
+        logits = jnp.arange(12.0)[:, None] * jnp.ones(3)
+        centre = collaborative._centre(run.method, run.problem, views, logits, jnp.asarray(step))
+        rows = centre.logits[:, 0].astype(int)
+        np.testing.assert_array_equal(centre.labels, run.problem.labels[rows])
+        np.testing.assert_array_equal(centre.handle, run.problem.views[views[0, rows], rows])
+        labels.append(sorted(rows.tolist()))
+
+    assert labels[0] == labels[1] != labels[2]
+    assert len(set(labels[0])) == 5
+
+
 # Recipes
 
 
@@ -157,14 +173,18 @@ def test_a_minibatch_answers_every_candidate_of_a_step_and_is_billed_as_such(
     [name if name == "white-box" else pytest.param(name, marks=pytest.mark.slow) for name in recipes.RECIPES],
 )
 def test_every_recipe_runs_and_spends_no_more_than_its_budget(name, tmp_path, small_black_box, small_set, small_config):
-    config = recipes.apply(dataclasses.replace(small_config, query_budget=600), name)
+    config = recipes.apply(dataclasses.replace(small_config, query_budget=600, held_out="none"), name)
     run = dataclasses.replace(config.run, steps_per_call=1, eval_every=0, checkpoint_every=1)
     search = dataclasses.replace(config.search, population_size=min(config.search.population_size, 120))
-    result = _train(small_black_box, small_set, dataclasses.replace(config, run=run, search=search), tmp_path).result
+    config = dataclasses.replace(config, run=run, search=search)
+    tuned, result = _train(small_black_box, small_set, config, tmp_path)
 
     assert result["queries"] <= 600
     assert (result["queries"] == 0) == (name == "head-only")
-    assert np.isfinite(result["refined"])
+    rows = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    start = np.broadcast_to(small_black_box.initial_prompt, tuned.prompt.shape)
+    assert np.array_equal(tuned.prompt, start) == (name == "head-only")
     assert ("White box" in (tmp_path / training.REPORT).read_text()) == (name == "white-box")
 
 
@@ -188,6 +208,21 @@ def test_the_white_box_gradient_descends_faster_than_its_estimate(tmp_path, smal
     assert last_loss("white-box") < last_loss("antithetic")
 
 
+def test_a_step_that_finds_no_finite_loss_goes_back_to_the_best_point_and_leaves_the_head(
+    small_black_box, small_set, small_config
+):
+    run = assembly.assemble(small_black_box, small_set, small_config)
+    placed, axes = assembly.place(run)
+    step = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), 1), axes)
+    good = run.spread.fetch(step(placed, run.spread.mapped(run.state))[0])
+    lost = good._replace(search=good.search._replace(z=np.full_like(good.search.z, np.nan)))
+    back = run.spread.fetch(step(placed, run.spread.mapped(lost))[0])
+
+    np.testing.assert_array_equal(back.search.z, good.guard.best_z)
+    jax.tree.map(np.testing.assert_array_equal, back.head, good.head)
+    assert (back.search.step, back.guard.damping) == (2, 0.5)
+
+
 @pytest.mark.slow
 def test_steps_that_are_far_too_long_are_taken_back(tmp_path, small_black_box, small_set, small_config):
     """Plain descent with a thousandfold rate: the guarded run ends no worse than it began."""
@@ -205,7 +240,7 @@ def test_steps_that_are_far_too_long_are_taken_back(tmp_path, small_black_box, s
         rows = (tmp_path / str(guarded) / training.METRICS).read_text().splitlines()
         losses[guarded] = [json.loads(row)["loss"] for row in rows]
 
-    assert min(losses[True]) <= losses[True][0]
+    assert losses[True][-1] <= 1.2 * losses[True][0]
     assert np.median(losses[True][1:]) < np.median(losses[False][1:])
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -88,6 +89,22 @@ def test_images_split_over_devices_give_the_bits_of_images_on_every_device(
     _train(small_black_box, small_set, split, tmp_path / "split")
 
     _assert_same_bits(finished, tmp_path / "split")
+
+
+@pytest.mark.parametrize(
+    ("setting", "memory", "splits"),
+    [
+        ("auto", 4 * 4096 - 1, True),
+        ("auto", 4 * 4096, False),
+        ("auto", None, False),
+        ("yes", None, True),
+        ("no", 1, False),
+    ],
+)
+def test_images_are_split_where_they_would_fill_a_quarter_of_a_devices_memory(setting, memory, splits):
+    device = types.SimpleNamespace(memory_stats=lambda: memory and {"bytes_limit": memory})
+
+    assert assembly._splits_images(setting, {"features": np.zeros((2, 8, 64), np.float32)}, device) == splits
 
 
 def test_a_device_holds_its_share_of_split_images(small_black_box, small_set, small_config):

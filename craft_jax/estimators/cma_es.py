@@ -31,9 +31,12 @@ def cma_es(key: Array, *, population_size: int, sigma: float, shape: tuple[int, 
     def init(z: Array) -> SearchState:
         return begin(z, strategy.init(key, z, params))
 
+    # evosax leaves its products at the machine's default, which on accelerators is too coarse for a covariance.
+    @jax.default_matmul_precision("float32")
     def ask(state: SearchState) -> Array:
         return strategy.ask(jax.random.fold_in(key, state.step), state.memory, params)[0]
 
+    @jax.default_matmul_precision("float32")
     def tell(state: SearchState, credits: Array) -> SearchState:
         own_key = jax.random.fold_in(key, state.step)
         population, asked = strategy.ask(own_key, state.memory, params)

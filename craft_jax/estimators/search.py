@@ -49,8 +49,9 @@ def begin(z: Float[Array, "B dim"], memory: Any) -> SearchState:
 
 
 def descend(tx: optax.GradientTransformation, state: SearchState, gradient: Float[Array, "B dim"]) -> SearchState:
-    """One step of the optimiser, whose state is the search's memory."""
-    updates, memory = tx.update(gradient, state.memory, state.z)
+    """One step of the optimiser, whose state is the search's memory; it is told the search's `step` beside."""
+    told = optax.with_extra_args_support(tx)
+    updates, memory = told.update(gradient, state.memory, state.z, step=state.step)
     return SearchState(z=optax.apply_updates(state.z, updates), memory=memory, step=state.step + 1)
 
 

@@ -46,7 +46,7 @@ def main() -> None:
     """Measures and prints."""
     clip = sizes.model(32)
     box = sizes.black_box(clip, sizes.text_params(clip), 1, image=sizes.image_params(clip))
-    batch = min(encoding.batch_size(), PHOTOGRAPHS * VIEWS)
+    batch = min(encoding.batch_size(box.image_size), PHOTOGRAPHS * VIEWS)
     blank = np.zeros((batch, 224, 224, 3), np.uint8)
     jax.block_until_ready(box.encode_images(blank))
     with tempfile.TemporaryDirectory() as folder:

@@ -66,7 +66,7 @@ def _parts(whole: collaborative.Problem, method: Any, state: Any) -> dict[str, t
 
 def measure_images(clip: Any) -> tuple[float, float]:
     """Seconds an image through ViT-B/32, in the batches that the package encodes: ours and the published."""
-    batch = encoding.batch_size()
+    batch = encoding.batch_size(224)
     params, pixels = sizes.image_params(clip), jnp.zeros((batch, 224, 224, 3))
     encode = jax.jit(functools.partial(flax_clip.image_features, clip.module))
     contenders = {"ours": lambda: encode(params, pixels), "published": baseline.image_batch(clip, 32, batch)}

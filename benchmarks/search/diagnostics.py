@@ -34,8 +34,9 @@ class Quality(NamedTuple):
 
     Attributes:
       cosine: mean, to the true gradient.
-      spread: root mean square distance of a draw from the draws' mean, over the mean's length.
-      expected: cosine of an unbiased estimate of a linear function, sqrt(P / (P + dim + 1)).
+      spread: root mean square distance of a draw from the draws' mean, over the true gradient's length.
+      expected: cosine of the estimate for a linear function: sqrt(P / dim) of orthogonal directions, else
+        sqrt(P / (P + dim + 1)).
     """
 
     cosine: float
@@ -72,9 +73,11 @@ def quality(run: Run, settings: SearchConfig) -> Quality:
     draws = np.stack([estimate(run.problem, jax.random.key(i)) for i in range(DRAWS)])
     cosines = draws @ np.asarray(truth) / np.linalg.norm(draws, axis=1) / np.linalg.norm(truth)
     mean = draws.mean(axis=0)
-    spread = np.sqrt(np.mean(np.sum((draws - mean) ** 2, axis=1))) / np.linalg.norm(mean)
-    pairs = settings.population_size // 2
-    return Quality(float(cosines.mean()), float(spread), float(jnp.sqrt(pairs / (pairs + z.shape[1] + 1))))
+    # The draws' own mean takes up a share of their variance.
+    spread = np.sqrt(np.sum((draws - mean) ** 2) / (DRAWS - 1)) / np.linalg.norm(truth)
+    pairs, dim = settings.population_size // 2, z.shape[1]
+    expected = pairs / dim if settings.directions == "orthogonal" else pairs / (pairs + dim + 1)
+    return Quality(float(cosines.mean()), float(spread), expected**0.5)
 
 
 def rows(run: Run, name: str) -> Iterator[str]:

@@ -1,15 +1,20 @@
-"""One run of the study, kept in its own folder: a finished one is read back, a killed one resumes."""
+"""One run of the study, kept in its own folder: a finished one is read back, a killed one resumes.
+
+One that was made with other settings is made anew.
+"""
 
 import dataclasses
+import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from benchmarks.search import tasks
-from craft_jax import blackbox, recipes, training
+from craft_jax import blackbox, plan, recipes, training
 from craft_jax.config import Config, RunConfig
 from craft_jax.data import FewShotSet
 
@@ -33,18 +38,34 @@ def settings(recipe: str, task: str, shots: int, seed: int, queries: int, change
     return dataclasses.replace(config, run=run)
 
 
+def digest(config: Config) -> str:
+    """Of the settings that decide what a run learns, wherever its photographs lie."""
+    learnt_by = {name: value for name, value in plan.learnt_by(config).items() if name != "data.root"}
+    return hashlib.sha256(json.dumps(learnt_by, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def finished(config: Config, folder: Path) -> dict[str, Any] | None:
+    """What `result` has found before with these settings; None where it has not."""
+    file = folder / FINISHED
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found if found.get("settings") == digest(config) else None
+
+
 def result(config: Config, photographs: FewShotSet, folder: Path) -> dict[str, Any]:
     """What result.json says of the run, and under `curve` its tested steps, [prompts, predictions, accuracy]."""
-    finished = folder / FINISHED
-    if not finished.exists():
-        black_box = blackbox.load(config.black_box.model, photographs.class_names)
-        found = training.train(black_box, photographs, config, folder, stream=io.StringIO()).result
-        jax.clear_caches()  # hundreds of runs' programs would exceed the pieces of memory that Linux lets a process map
-        rows = [json.loads(line) for line in (folder / training.METRICS).read_text().splitlines()]
-        found["curve"] = [
-            [row["prompts"], row["predictions"], row["test_refined"]] for row in rows if "test_refined" in row
-        ]
-        found["steps"] = len(rows)
-        finished.write_text(json.dumps(found))
-    answer: dict[str, Any] = json.loads(finished.read_text())
-    return answer
+    known = finished(config, folder)
+    if known:
+        return known
+    if (folder / training.RESULT).exists():
+        shutil.rmtree(folder)  # of other settings
+    black_box = blackbox.load(config.black_box.model, photographs.class_names)
+    found = training.train(black_box, photographs, config, folder, stream=io.StringIO()).result
+    jax.clear_caches()  # hundreds of runs' programs would exceed the pieces of memory that Linux lets a process map
+    rows = [json.loads(line) for line in (folder / training.METRICS).read_text().splitlines()]
+    found["curve"] = [
+        [row["prompts"], row["predictions"], row["test_refined"]] for row in rows if "test_refined" in row
+    ]
+    found["steps"] = len(rows)
+    found["settings"] = digest(config)
+    (folder / FINISHED).write_text(json.dumps(found), encoding="utf-8")
+    return found

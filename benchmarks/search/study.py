@@ -26,10 +26,10 @@ TUNED: dict[str, dict[str, Any]] = {
     "prompt-only": {"learn": "prompt"},
     "paper": {"refinement.learning_rate": 3e-3},
     "bbt": {"search.sigma": 0.1},
-    "zip": {"search.learning_rate": 0.1},
-    "cbbt": {"search.learning_rate": 1e-2, "refinement.learning_rate": 3e-3},
+    "zip": {"prompt.std": 0.1, "search.learning_rate": 0.1},
+    "cbbt": {"search.learning_rate": 1e-2, "refinement.learning_rate": 3e-3, "refinement.epochs": 25},
     "head-only": {},
-    "white-box": {"search.learning_rate": 0.1},
+    "white-box": {"search.fitness": "refined", "search.learning_rate": 0.1},
 }
 RECIPE = {"prompt-only": "craft"}
 BLACK_BOX = [recipe for recipe in TUNED if recipe != "white-box"]
@@ -81,8 +81,8 @@ def main(chosen: list[str]) -> None:
     for cell in cells():
         if cell.recipe in (chosen or TUNED) and cell not in known:
             print(f"{' '.join(map(str, cell))}: {run(cell)['accuracy']:.1f} %", flush=True)
-    fresh = {cell: run(cell) for cell in cells() if (folder(cell) / runs.FINISHED).exists()}
-    verdict.write(known | fresh)
+    here = {cell: runs.finished(settings(cell), folder(cell)) for cell in cells()}
+    verdict.write(known | {cell: found for cell, found in here.items() if found})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the study's runs say: the table, the wins, and the curves over queries and over predictions."""
+"""What the study's runs say: tables at equal queries and at equal predictions, wins, and curves over both."""
 
 import json
 import statistics
@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.search import tasks
+from benchmarks.search import runs, study, tasks
 from benchmarks.search.study import ANYTIME, BLACK_BOX, BUDGETS, SEEDS, SHOTS, TUNED, Cell
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -24,7 +24,7 @@ def accuracies(done: Done, recipe: str, budget: int) -> dict[tuple[str, int, int
             along = [accuracy for prompts, _, accuracy in result["curve"] if prompts <= budget]
             at_end = cell.queries == budget
             if at_end or along:
-                found[cell.task, cell.shots, cell.seed] = result["accuracy"] if at_end else along[-1]
+                found[cell[1:4]] = result["accuracy"] if at_end else along[-1]
     return found
 
 
@@ -37,10 +37,16 @@ def summary(values: Mapping[tuple[str, int, int], float]) -> Point | None:
 
 
 def read() -> dict[Cell, dict[str, Any]]:
-    """The runs that search.json holds."""
+    """The runs that search.json holds, but for those that the study would not make, or with other settings."""
     path = RESULTS / "search.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return {Cell(*(row.pop(name) for name in Cell._fields)): row for row in rows}
+    known = {Cell(*(row.pop(name) for name in Cell._fields)): row for row in rows}
+    wanted = set(study.cells())
+    return {
+        cell: row
+        for cell, row in known.items()
+        if cell in wanted and row["settings"] == runs.digest(study.settings(cell))
+    }
 
 
 def write(done: Done) -> None:
@@ -52,12 +58,14 @@ def write(done: Done) -> None:
     kept = [{**cell._asdict(), **{k: result[k] for k in _KEPT}} for cell, result in done.items()]
     (RESULTS / "search.json").write_text("[\n" + ",\n".join(map(json.dumps, kept)) + "\n]\n", encoding="utf-8")
     _draw(points, done)
-    page = "\n".join([*_means(points), "", *_by_shots(done), "", *_wins(done), "", _PICTURE, ""])
+    tables = (_means(points), _by_shots(done), _wins(done), _at_equal_predictions(done))
+    page = "\n".join([*(line for table in tables for line in [*table, ""]), _PICTURE, ""])
     (RESULTS / "search.md").write_text(page, encoding="utf-8")
     print(page)
 
 
 _KEPT = (
+    "settings",
     "zero_shot",
     "prompt_only",
     "refined",
@@ -121,6 +129,36 @@ def _wins(done: Done) -> list[str]:
     return _table(header, rows)
 
 
+def _at_equal_predictions(done: Done) -> list[str]:
+    """Each rival's largest budget beside `craft` with the largest that asks no more predictions, draw by draw."""
+    header = ["at equal predictions", "predictions", "accuracy", "craft's queries", "predictions", "accuracy"]
+    ours = {cell: result for cell, result in done.items() if cell.recipe == "craft"}
+    rows = []
+    for recipe in [name for name in BLACK_BOX if name != "craft"]:
+        pairs = []
+        for cell, theirs in done.items():
+            if cell.recipe == recipe and cell.queries == BUDGETS[-1]:
+                same_draw = (own for c, own in ours.items() if c[1:4] == cell[1:4] and _asked(own) <= _asked(theirs))
+                pairs.append((theirs, max(same_draw, key=_asked, default=None)))
+        if not pairs or any(own is None for _, own in pairs):
+            continue
+        columns = [[theirs for theirs, _ in pairs], [own for _, own in pairs if own]]
+        asked = [f"{statistics.mean(map(_asked, column)):,.0f}" for column in columns]
+        accuracy = [f"{statistics.mean(one['accuracy'] for one in column):.1f}" for column in columns]
+        queries = sorted({one["ledger"]["prompts"] for one in columns[1]})
+        told = f"{queries[0]:,}" if len(queries) == 1 else f"{queries[0]:,} to {queries[-1]:,}"
+        name = f"{recipe}, {BUDGETS[-1]:,} queries"
+        rows.append([name, asked[0], accuracy[0], told, asked[1], accuracy[1]])
+    return _table(header, rows)
+
+
+def _asked(result: dict[str, Any]) -> int:
+    """Predictions that a run asked for, those that train the head and centre the search too, without tests."""
+    ledger = result["ledger"]
+    total: int = ledger["search_predictions"] + ledger["centre_predictions"]
+    return total
+
+
 def _draw(points: dict[str, dict[int, Point]], done: Done) -> None:
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     by_queries, by_predictions = figure.subplots(1, 2, sharey=True)
@@ -155,9 +193,7 @@ def _predictions(done: Done, recipe: str, budget: int) -> float:
     asked = []
     for cell, result in done.items():
         if cell.recipe == recipe and cell.queries >= budget and (recipe in ANYTIME or cell.queries == budget):
-            ledger = result["ledger"]
-            share = budget / cell.queries
-            asked.append(share * (ledger["search_predictions"] + ledger["centre_predictions"]))
+            asked.append(budget / cell.queries * _asked(result))
     return statistics.mean(asked)
 
 

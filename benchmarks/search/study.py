@@ -35,8 +35,8 @@ RECIPE = {"prompt-only": "craft"}
 BLACK_BOX = [recipe for recipe in TUNED if recipe != "white-box"]
 
 # The budgets that a recipe is run at; where a list is missing, all of them.
-RUN_AT: dict[str, tuple[int, ...]] = {"paper": (8000,), "bbt": (8000,), "zip": (8000,), "white-box": (2000,)}
-ANYTIME = ("paper", "bbt", "zip")
+RUN_AT: dict[str, tuple[int, ...]] = {"bbt": (8000,), "zip": (8000,), "white-box": (2000,)}
+ANYTIME = ("bbt", "zip")
 
 
 class Cell(NamedTuple):

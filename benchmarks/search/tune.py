@@ -18,8 +18,8 @@ RUNS = Path("runs/search_tuning")
 TABLE = Path(__file__).parent.parent / "results" / "search_tuning.md"
 INTRO = (
     "Refined accuracy in percent on training photographs that were not drawn: caltech24, 2,000 queries, 4 shots (seed "
-    "11) and 16 shots (seed 12); six settings and twelve runs a recipe. `python -m benchmarks.search.tune`. A tenth of a "
-    "point was no reason to leave a default."
+    "11) and 16 shots (seed 12); six settings and twelve runs a recipe. `python -m benchmarks.search.tune`. A tenth of "
+    "a point was no reason to leave a default."
 )
 
 _RATE, _HEAD, _EPOCHS = "search.learning_rate", "refinement.learning_rate", "refinement.epochs"

@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Any
 from craft_jax.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
+    from craft_jax.blackbox import BlackBox
     from craft_jax.blackbox import load as load_black_box
     from craft_jax.checkpoints import TunedModel
-    from craft_jax.config import Config, DataConfig
+    from craft_jax.config import (
+        BlackBoxConfig,
+        Config,
+        ConsistencyConfig,
+        DataConfig,
+        PromptConfig,
+        RefinementConfig,
+        RunConfig,
+        SearchConfig,
+    )
     from craft_jax.data import FewShotSet, draw_shots, from_arrays
     from craft_jax.data import load as load_photographs
     from craft_jax.evaluation import evaluate
@@ -19,10 +29,17 @@ if TYPE_CHECKING:
     from craft_jax.training import train
 
 __all__ = [
+    "BlackBox",
+    "BlackBoxConfig",
     "Config",
+    "ConsistencyConfig",
     "DataConfig",
     "FewShotSet",
     "Interrupted",
+    "PromptConfig",
+    "RefinementConfig",
+    "RunConfig",
+    "SearchConfig",
     "TunedModel",
     "UserError",
     "draw_shots",
@@ -36,9 +53,16 @@ __all__ = [
 
 # Loaded on first use, so that `--help` and errors in settings do not wait for JAX.
 _HOMES = {
+    "BlackBox": ("blackbox", "BlackBox"),
+    "BlackBoxConfig": ("config", "BlackBoxConfig"),
     "Config": ("config", "Config"),
+    "ConsistencyConfig": ("config", "ConsistencyConfig"),
     "DataConfig": ("config", "DataConfig"),
     "FewShotSet": ("data", "FewShotSet"),
+    "PromptConfig": ("config", "PromptConfig"),
+    "RefinementConfig": ("config", "RefinementConfig"),
+    "RunConfig": ("config", "RunConfig"),
+    "SearchConfig": ("config", "SearchConfig"),
     "TunedModel": ("checkpoints", "TunedModel"),
     "draw_shots": ("data", "draw_shots"),
     "evaluate": ("evaluation", "evaluate"),

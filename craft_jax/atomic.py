@@ -23,4 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as holder:
         partial = Path(holder) / path.name
         yield partial
+        if partial.is_file():  # a machine that crashes could else leave the new name without the content
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
         os.replace(partial, path)

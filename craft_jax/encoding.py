@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import PIL
 
 from craft_jax import feature_cache
 from craft_jax.blackbox.meter import Ledger, Meter
@@ -74,7 +75,8 @@ def _encode(
         return kept
     meter.admit(Ledger(images_encoded=images))
     handles: list[Handle] = []
-    for squares in pixels.batches(photographs, crops, black_box.image_size, min(batch_size(), images)):
+    batch = min(batch_size(black_box.image_size), images)
+    for squares in pixels.batches(photographs, crops, black_box.image_size, batch):
         handles.append(black_box.encode_images(squares))
         handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT] = jax.device_get(handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT])
     handle = jax.tree.map(lambda leaf: leaf[:images], join_handles(handles))
@@ -83,9 +85,15 @@ def _encode(
     return handle
 
 
-def batch_size() -> int:
-    """Images encoded at once: on a CPU as many as leave a layer's activations in its caches, half again faster."""
-    return 32 if jax.default_backend() == "cpu" else 256
+def batch_size(image_size: int) -> int:
+    """Images encoded at once.
+
+    On a CPU as many as leave a layer's activations in its caches, half again faster; elsewhere as many as have the
+    pixels of 256 at CLIP's usual 224 px, which bounds memory.
+    """
+    if jax.default_backend() == "cpu":
+        return 32
+    return min(256, max(16, 256 * 224**2 // image_size**2))
 
 
 def _blank(black_box: BlackBox, images: int) -> jax.ShapeDtypeStruct:
@@ -97,10 +105,13 @@ def _content_key(black_box: BlackBox, photographs: Sequence[Photograph], crops_n
     owner = black_box.identity
     parts = [
         jax.__version__,
+        PIL.__version__,
+        str(pixels.VERSION),
         jax.default_backend(),
         owner["fingerprint"],
         owner["dtype"],
-        str(batch_size()),
+        str(black_box.image_size),
+        str(batch_size(black_box.image_size)),
         crops_name,
     ]
     parts += [photograph.fingerprint() for photograph in photographs]

@@ -2,12 +2,17 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from absl import flags
 
 from craft_jax.errors import RESUMABLE, Interrupted, UserError
+
+RESUMES = "interrupted; the same command resumes from the last checkpoint"
+_SETTINGS_MODULE = "config_config"  # what ml_collections calls the file of the flag --config
 
 
 def parse(values: flags.FlagValues, argv: list[str], usage: str) -> tuple[flags.FlagValues, list[str]]:
@@ -19,26 +24,26 @@ def parse(values: flags.FlagValues, argv: list[str], usage: str) -> tuple[flags.
     flags.DEFINE_bool("help", False, "Shows this help.", flag_values=values, short_name="h")
     try:
         rest = values(argv)
-    except flags.Error as error:
-        raise _inside_settings_file(error) or UserError(_first_line(error)) from error
-    except (AttributeError, KeyError) as error:  # ml_collections: a setting that the file does not have
-        raise UserError(f"unknown setting on the command line: {_message(error)}") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"a setting has a value of the wrong type: {_first_line(error)}") from error
-    except OSError as error:
-        raise UserError(f"--config could not be loaded: {last_line(error)}") from error
-    except SyntaxError as error:
-        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:  # a settings file can raise anything
+        mistake = inside_settings_file(error) or _on_command_line(error)
+        if mistake is None:
+            raise
+        raise mistake from error
     if values["help"].value:
         print(f"{usage}\n{values.get_help(include_special_flags=False)}")
         sys.exit(0)
     return values, rest[1:]
 
 
-def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str]) -> None:
+def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str], *, interrupted: str = "interrupted") -> None:
     """Runs a command; a mistake or an early stop becomes one line on standard error and an exit status.
 
     Status 2 for a UserError, `RESUMABLE` (75) for a run that the same command resumes, 130 for Ctrl-C.
+
+    Args:
+      main: the command.
+      argv: its command line.
+      interrupted: what Ctrl-C is answered with; `RESUMES` for commands that keep checkpoints.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own start-up chatter
     pay_compilation_once()
@@ -54,7 +59,7 @@ def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str]) -> No
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         sys.exit(130)
 
 
@@ -69,13 +74,41 @@ def pay_compilation_once() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
-def _inside_settings_file(error: BaseException) -> UserError | None:
-    """The UserError that a settings file raised, which ml_collections wraps in others of its kind with a traceback."""
-    found = None
-    while error.__context__ is not None:
-        error = error.__context__
-        found = error if isinstance(error, UserError) else found
-    return found
+def inside_settings_file(error: BaseException) -> UserError | None:
+    """What a settings file's own lines raised, with file and line; a UserError of theirs as it is.
+
+    ml_collections wraps it in others of its kind. None where it was something else.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        frames = traceback.walk_tb(found.__traceback__)
+        own = [(frame, line) for frame, line in frames if frame.f_globals.get("__name__") == _SETTINGS_MODULE]
+        if own and isinstance(found, UserError):
+            return found
+        if own:
+            frame, line = own[-1]
+            message = " ".join("".join(traceback.format_exception_only(found)).split())
+            return UserError(f"{frame.f_code.co_filename}:{line}: {message}")
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def _on_command_line(error: Exception) -> UserError | None:
+    """What is wrong with the flags, or with a settings file before its first line; None where it is neither."""
+    if isinstance(error, SyntaxError):
+        return UserError(f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}")
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        return UserError(f"{error.obj.__file__} has no function get_config; see configs/folder.py for one")
+    if isinstance(error, flags.Error):
+        lines = str(error).strip().splitlines()
+        return UserError(f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") else lines[0])
+    if isinstance(error, (AttributeError, KeyError)):  # ml_collections: a setting that the file does not have
+        return UserError(f"unknown setting on the command line: {_message(error)}")
+    if isinstance(error, (TypeError, ValueError)):
+        return UserError(f"a setting has a value of the wrong type: {_first_line(error)}")
+    if isinstance(error, OSError):
+        return UserError(f"--config could not be loaded: {last_line(error)}")
+    return None
 
 
 def last_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import fcntl
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from craft_jax.blackbox import BlackBox
 from craft_jax.checkpoints import TunedModel
 from craft_jax.config import Config, DataConfig
 from craft_jax.data import FewShotSet, imagenet, sources
+from craft_jax.errors import Interrupted
 from craft_jax.plan import PlannedRun
 
 
@@ -41,17 +42,24 @@ def _black_box(model: str, class_names: tuple[str, ...], template: str, dtype: s
     return blackbox.load(model, class_names, template, dtype)
 
 
-def carry_out(run: PlannedRun) -> None:
-    """Trains, or resumes, a run and tests it on what the protocol asks for; what is done already stays as it is."""
+def carry_out(run: PlannedRun, stop: Callable[[], bool] = lambda: False) -> None:
+    """Trains, or resumes, a run and tests it on what the protocol asks for; what is done already stays as it is.
+
+    Raises:
+      Interrupted: where `stop` said so, which training asks between its calls and this before each test.
+      UserError: as `training.train` does.
+    """
     with alone(run.workdir):
         own = photographs(run.config)
         for note in own.notes:
             print(f"note: {note}", flush=True)
         owner = run.config.black_box
         black_box = _black_box(owner.model, own.class_names, owner.template, owner.dtype)
-        tuned = training.train(black_box, own, run.config, run.workdir).tuned
+        tuned = training.train(black_box, own, run.config, run.workdir, stop=stop).tuned
         write_atomically(run.workdir / plan.SETTINGS, json.dumps(plan.learnt_by(run.config), indent=2) + "\n")
         for name, config in run.transfers.items():
+            if stop():
+                raise Interrupted(f"stopped before the test on {name}")
             if not plan.is_tested(run, name):
                 row = _test_on(name, config, run, tuned, black_box) | {"data": plan.data_of(config)}
                 write_atomically(plan.transfer_file(run, name), json.dumps(row, indent=2) + "\n")

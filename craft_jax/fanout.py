@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from craft_jax.errors import UserError
+from craft_jax import hosts
+from craft_jax.errors import Interrupted, UserError
 
 USER_ERROR = 2  # the exit status of craft_jax's commands for a UserError
 
@@ -70,8 +71,10 @@ def places_for(parallel: int) -> list[dict[str, str]]:
     """The environments of `parallel` processes side by side, which part the machine's GPUs among them.
 
     Raises:
-      UserError: where there are GPUs, but fewer than processes.
+      UserError: where there are GPUs, but fewer than processes, or TPUs, which one process takes all of.
     """
+    if parallel > 1 and hosts.on_tpu_vm() and os.environ.get("JAX_PLATFORMS") != "cpu":
+        raise UserError(f"--parallel={parallel}: on a Cloud TPU host one process takes all chips; leave it out")
     found = _gpus()
     if not found:
         return [{} for _ in range(parallel)]
@@ -110,10 +113,10 @@ def _last_line(log: Path) -> str:
 
 @contextmanager
 def _stopping(working: Mapping[subprocess.Popen, Any]) -> Iterator[None]:
-    """Leaves no process behind, whatever ends the sweep short of SIGKILL."""
+    """Leaves no process behind, whatever ends the sweep short of SIGKILL; on SIGTERM the shares save and stop."""
 
-    def leave(number: int, _: Any) -> None:
-        raise SystemExit(128 + number)
+    def leave(*_: Any) -> None:
+        raise Interrupted("stopped by SIGTERM")
 
     before = signal.signal(signal.SIGTERM, leave)
     try:

@@ -25,7 +25,7 @@ def read(path: Path, like: Any) -> Any | None:
     try:
         with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
             found = [file[str(i)] for i in range(len(leaves))]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
     if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(found, leaves, strict=True)):
         return None

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from craft_jax import config as settings
 from craft_jax import preemption
-from craft_jax.entry import exit_on_user_error, last_line, parse
+from craft_jax.entry import RESUMES, exit_on_user_error, inside_settings_file, last_line, parse
 from craft_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ def _flags(argv: list[str]) -> flags.FlagValues:
         sys_argv=argv,
     )
     flags.DEFINE_string(
-        "workdir", None, "Folder of the run, resumed where it stopped; by default runs/<config>.", flag_values=values
-    )
+        "workdir", None, "Folder of the run, resumed where it stopped; by default runs/<config>-<variant>.",
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_string(
         "coordinator", None, "On several hosts: HOST:PORT of host 0. Cloud TPU and SLURM need no such flag.",
         flag_values=values,
@@ -52,8 +53,7 @@ def main(argv: list[str]) -> None:
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; settings are given as --config.NAME=VALUE")
     config = settings.from_config_dict(settings_file(given))
-    name = Path(config_flags.get_config_filename(given["config"])).stem
-    workdir = Path(given.workdir or f"runs/{name}")
+    workdir = Path(given.workdir or f"runs/{label_of(config_flags.get_config_filename(given['config']))}")
 
     stop = preemption.Notice()
     stop.listen()
@@ -98,15 +98,27 @@ def _load(config: settings.Config) -> tuple["FewShotSet", "BlackBox"]:
     return photographs, blackbox.load(owner.model, photographs.class_names, owner.template, owner.dtype)
 
 
+def label_of(file: str) -> str:
+    """What runs of a settings file and its variants are called: configs/pets.py:paper,tfds are pets-paper-tfds."""
+    path, _, variant = file.partition(":")
+    return "-".join([Path(path).stem, *filter(None, variant.split(","))])
+
+
 def settings_file(given: flags.FlagValues) -> dict[str, Any]:
-    """What the file of the parsed flag --config holds; raises UserError where it is missing."""
+    """What the file of the parsed flag --config holds; raises UserError where it is missing or holds something else."""
     if given.config is None:
-        raise UserError("--config is missing; try --config=configs/demo.py")
+        raise UserError("--config is missing, or its get_config returns nothing; try --config=configs/demo.py")
     try:
         return given.config.to_dict()
     except OSError as error:  # ml_collections reports a missing file at its first use
-        raise UserError(f"--config could not be loaded: {last_line(error)}") from error
+        raise inside_settings_file(error) or UserError(f"--config could not be loaded: {last_line(error)}") from error
+    except AttributeError as error:
+        file, found = config_flags.get_config_filename(given["config"]), type(given.config).__name__
+        raise UserError(
+            f"{file}: get_config returns {found}, not a ConfigDict; return config_dict(config, variant) of "
+            "craft_jax.variants"
+        ) from error
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main, sys.argv)
+    exit_on_user_error(main, sys.argv, interrupted=RESUMES)

@@ -18,7 +18,7 @@ from craft_jax.config import BUNDLED, Config
 from craft_jax.data.imagenet import SHIFTS
 from craft_jax.entry import parse
 from craft_jax.errors import UserError
-from craft_jax.main import settings_file
+from craft_jax.main import label_of, settings_file
 from craft_jax.published import query_budget
 
 PROTOCOLS = ("few_shot", "base_to_new", "cross", "shift")
@@ -99,8 +99,7 @@ def read_settings(files: str, overrides: Sequence[str]) -> dict[str, Config]:
     """Validated settings by label, of files joined by commas; a variant's own commas do not part files."""
     configs: dict[str, Config] = {}
     for file in filter(None, re.split(r",(?=[^,]*\.py)", files)):
-        path, _, variant = file.partition(":")
-        label = "-".join([Path(path).stem, *filter(None, variant.split(","))])
+        label = label_of(file)
         if label in configs:
             raise UserError(f"two settings files are called {label}; rename one of them")
         argv = ["sweep", f"--config={file}", *overrides]

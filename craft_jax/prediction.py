@@ -1,19 +1,22 @@
 """Labels images with a tuned model, from Python or as `python -m craft_jax.predict --checkpoint=runs/demo photo.jpg`.
 
-Needs nothing but the checkpoint and the black box that it names.
+Needs nothing but the checkpoint and the black box that it names. The command prints a chunk of images as soon as it is
+labelled, and passes over those that cannot be read.
 """
 
+import functools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import numpy as np
 from absl import flags
 from jaxtyping import Float
+from PIL import Image
 
-from craft_jax.data.photographs import IMAGE_SUFFIXES
+from craft_jax.data import Photograph, PhotographFile, folder
 from craft_jax.entry import parse
 from craft_jax.errors import UserError
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from craft_jax.checkpoints import TunedModel
 
 _USAGE = "usage: python -m craft_jax.predict --checkpoint=WORKDIR IMAGE|FOLDER|- ..."
+_CHUNK = 256  # images labelled between two prints; each chunk asks for every class's text once
 
 
 def predict(tuned: "TunedModel", black_box: "BlackBox", images: Sequence[str | Path]) -> Float[np.ndarray, "N C"]:
@@ -30,18 +34,62 @@ def predict(tuned: "TunedModel", black_box: "BlackBox", images: Sequence[str | P
     Raises:
       UserError: naming an image that cannot be read, or where the model was tuned for another black box.
     """
+    return _probabilities(tuned, black_box, [PhotographFile(Path(image)) for image in images])
+
+
+def _probabilities(
+    tuned: "TunedModel", black_box: "BlackBox", photographs: Sequence[Photograph]
+) -> Float[np.ndarray, "N C"]:
     # Imported here, so that --help and a wrong command line answer at once.
     import jax
 
     from craft_jax import encoding, evaluation
     from craft_jax.blackbox import Meter
-    from craft_jax.data import PhotographFile
 
     evaluation.check_fit(tuned, black_box)
     meter = Meter(budget=None)
-    handle = encoding.centre_crops(black_box, [PhotographFile(Path(image)) for image in images], meter)
-    _, refined = evaluation.logits(black_box, tuned, handle, len(images), meter)
+    handle = encoding.centre_crops(black_box, photographs, meter)
+    _, refined = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
     return np.asarray(jax.nn.softmax(refined))
+
+
+class _Answer(NamedTuple):
+    """What is said of an image: its best classes with their probabilities, or why it could not be read."""
+
+    path: Path
+    best: list[tuple[str, float]]
+    error: str
+
+
+class _Attempt:
+    """An image file that opens as a blank where it cannot be read, so that the rest of its chunk goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = PhotographFile(path)
+        self.name = self._file.name
+        self.error = ""
+
+    def open(self) -> Image.Image:
+        """The image in RGB, or a blank."""
+        try:
+            return self._file.open()
+        except UserError as error:
+            self.error = str(error)
+            return Image.new("RGB", (1, 1))
+
+    def fingerprint(self) -> str:
+        """Of the file."""
+        return self._file.fingerprint()
+
+
+def _answers(tuned: "TunedModel", black_box: "BlackBox", paths: Sequence[Path], top: int) -> Iterator[_Answer]:
+    """The answer to each image, a chunk at a time."""
+    for first in range(0, len(paths), _CHUNK):
+        chunk = paths[first : first + _CHUNK]
+        attempts = [_Attempt(path) for path in chunk]
+        probabilities = _probabilities(tuned, black_box, attempts)
+        for path, attempt, row in zip(chunk, attempts, probabilities, strict=True):
+            yield _Answer(path, [] if attempt.error else _best(row, tuned.class_names, top), attempt.error)
 
 
 def _flags() -> flags.FlagValues:
@@ -56,7 +104,11 @@ def _flags() -> flags.FlagValues:
 
 
 def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
-    """Runs the prediction that the command line describes."""
+    """Runs the prediction that the command line describes.
+
+    Raises:
+      UserError: for a mistake on the command line, or at the end, where images could not be read.
+    """
     given, images = parse(_flags(), argv, usage=_USAGE)
     if not given.checkpoint or not images:
         raise UserError(f"a checkpoint and at least one image are needed; {_USAGE}")
@@ -71,9 +123,17 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     tuned = checkpoints.open_for_prediction(Path(given.checkpoint)).tuned
     owner = tuned.black_box
     black_box = blackbox.load(given.model or owner["model"], tuned.class_names, owner["template"], owner["dtype"])
-    probabilities = predict(tuned, black_box, paths)
-    show = _json_lines if given.json else _table
-    print("\n".join(show(paths, probabilities, tuned.class_names, min(given.top, len(tuned.class_names)))))
+    show = _show_json if given.json else functools.partial(_show_row, *_widths(paths, tuned.class_names))
+    _show_all(_answers(tuned, black_box, paths, given.top), show)
+
+
+def _show_all(answers: Iterator[_Answer], show: Callable[[_Answer], None]) -> None:
+    unread = total = 0
+    for answer in answers:
+        show(answer)
+        unread, total = unread + bool(answer.error), total + 1
+    if unread:
+        raise UserError(f"{unread} of {total} images could not be read")
 
 
 def _expand(images: list[str], stdin: TextIO) -> Iterator[Path]:
@@ -83,10 +143,7 @@ def _expand(images: list[str], stdin: TextIO) -> Iterator[Path]:
         if name == "-":
             yield from (Path(line.strip()) for line in stdin if line.strip())
         elif path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise UserError(f"{path}: no image in this folder; it should hold {', '.join(sorted(IMAGE_SUFFIXES))}")
-            yield from found
+            yield from (photograph.path for photograph in folder.images_below(path))
         else:
             yield path
 
@@ -95,15 +152,20 @@ def _best(row: np.ndarray, class_names: tuple[str, ...], top: int) -> list[tuple
     return [(class_names[label], float(row[label])) for label in np.argsort(-row, kind="stable")[:top]]
 
 
-def _json_lines(paths: list[Path], probabilities: np.ndarray, class_names: tuple[str, ...], top: int) -> Iterator[str]:
-    for path, row in zip(paths, probabilities, strict=True):
-        best = [{"label": label, "probability": p} for label, p in _best(row, class_names, top)]
-        yield json.dumps({"image": str(path), **best[0], **({"top": best} if top > 1 else {})})
+def _show_json(answer: _Answer) -> None:
+    best = [{"label": label, "probability": p} for label, p in answer.best]
+    about = {"error": answer.error} if answer.error else {**best[0], **({"top": best} if len(best) > 1 else {})}
+    print(json.dumps({"image": str(answer.path), **about}), flush=True)
 
 
-def _table(paths: list[Path], probabilities: np.ndarray, class_names: tuple[str, ...], top: int) -> Iterator[str]:
-    width = max(len(str(path)) for path in paths)
-    label_width = max(len(name) for name in class_names)
-    for path, row in zip(paths, probabilities, strict=True):
-        cells = (f"{label:{label_width}} {100 * p:5.1f} %" for label, p in _best(row, class_names, top))
-        yield f"{str(path):{width}}  " + "   ".join(cells)
+def _widths(paths: Sequence[Path], class_names: Sequence[str]) -> tuple[int, int]:
+    """Of the table's columns: image and label."""
+    return max(len(str(path)) for path in paths), max(len(name) for name in class_names)
+
+
+def _show_row(width: int, label_width: int, answer: _Answer) -> None:
+    if answer.error:
+        print(answer.error, file=sys.stderr, flush=True)
+        return
+    cells = (f"{label:{label_width}} {100 * p:5.1f} %" for label, p in answer.best)
+    print(f"{str(answer.path):{width}}  " + "   ".join(cells), flush=True)

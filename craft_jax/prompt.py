@@ -12,8 +12,6 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-CONTEXTS = ("unified", "class", "full", "low-rank")
-
 
 class PromptGenerator(Protocol):
     """A map from z to soft prompts; a pytree."""

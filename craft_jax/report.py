@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from craft_jax.atomic import replacing
+
 Row = dict[str, Any]
 
 
@@ -115,4 +117,5 @@ def draw_curve(path: Path, rows: Sequence[Row], zero_shot: float) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize="small")
-    figure.savefig(path, dpi=120)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from absl import flags
 
-from craft_jax import plan
-from craft_jax.entry import exit_on_user_error, parse
-from craft_jax.errors import UserError
+from craft_jax import plan, preemption
+from craft_jax.entry import RESUMES, exit_on_user_error, parse
+from craft_jax.errors import Interrupted, UserError
 from craft_jax.plan import PlannedRun
 
 _USAGE = """\
@@ -123,17 +123,24 @@ def _check_data(runs: Sequence[PlannedRun]) -> None:
 
 
 def _one_by_one(missing: Sequence[PlannedRun]) -> list[str]:
-    """Runs what is missing; a run that a mistake stops is passed over. Returns what stopped which."""
+    """Runs what is missing; a run that a mistake or the device stops is passed over. Returns what stopped which."""
+    from jax.errors import JaxRuntimeError
+
     from craft_jax import execution
 
     failures = []
     for number, run in enumerate(missing, start=1):
         print(f"\n[{number}/{len(missing)}] {_title(run)}", flush=True)
+        stop = preemption.Notice()  # of this run alone: before its first step it has nothing to save
+        stop.listen()
         try:
-            execution.carry_out(run)
-        except UserError as error:
-            print(f"failed: {error}", flush=True)
-            failures.append(f"{_title(run)}: {error}")
+            execution.carry_out(run, stop)
+        except (UserError, JaxRuntimeError) as error:  # the latter when memory is out
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            print(f"failed: {reason}", flush=True)
+            failures.append(f"{_title(run)}: {reason}")
+        if stop():
+            raise Interrupted(f"stopped after {_title(run)}")
     return failures
 
 
@@ -166,4 +173,4 @@ def _write_table(runs: list[PlannedRun], protocol: str, workdir: Path, *, whole:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main, sys.argv)
+    exit_on_user_error(main, sys.argv, interrupted=RESUMES)

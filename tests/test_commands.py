@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from craft_jax import main, prediction, training
-from craft_jax.errors import UserError
+import craft_jax
+from craft_jax import entry, main, prediction, training
+from craft_jax.checkpoints import TunedModel
+from craft_jax.errors import Interrupted, UserError
 from tests.conftest import BUNDLED
 
 REPOSITORY = Path(__file__).parent.parent
@@ -74,6 +76,83 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(arguments, message, tmp
         main.main(["main", *arguments])
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "return DataConfig(shot=4)",
+            r"mine.py:4: TypeError: DataConfig.__init__\(\) got an .* keyword argument 'shot'",
+        ),
+        ("return math.nothing", "mine.py:4: AttributeError: module 'math' has no attribute 'nothing'"),
+        ("import nonesuch", "mine.py:4: ModuleNotFoundError: No module named 'nonesuch'"),
+        ("return {}['shots']", "mine.py:4: KeyError: 'shots'"),
+        ("return open('/nowhere')", r"mine.py:4: FileNotFoundError: .*'/nowhere'"),
+        ("raise ValueError('two\\nlines')", "mine.py:4: ValueError: two lines"),
+        ("return 1 +", "mine.py:4: SyntaxError: invalid syntax"),
+        ("return DataConfig()", "mine.py: get_config returns DataConfig, not a ConfigDict; return config_dict"),
+        ("return Config(data=DataConfig(shots=0))", "^data.shots=0 must be at least 1"),
+    ],
+)
+def test_a_mistake_in_a_settings_file_is_named_with_its_line(body, message, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        f"import math\nfrom craft_jax.config import Config, DataConfig\ndef get_config(variant=''):\n    {body}\n"
+    )
+
+    with pytest.raises(UserError, match=message) as error:
+        main.main(["main", f"--config={file}"])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nonesuch\n", "mine.py:1: ModuleNotFoundError: No module named 'nonesuch'"),
+        ("shots = 4\n", "mine.py has no function get_config; see configs/folder.py for one"),
+        ("def get_config():\n    return {}\n", "parsing config file: TypeError: get_config.* takes 0 positional"),
+    ],
+)
+def test_a_settings_file_without_what_it_needs_says_so(text, message, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # ml_collections loads one file over another
+    (tmp_path / "mine.py").write_text(text)
+
+    with pytest.raises(UserError, match=message) as error:
+        main.main(["main", f"--config={tmp_path}/mine.py:paper"])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("given", "said"), [({}, "interrupted\n"), ({"interrupted": entry.RESUMES}, entry.RESUMES)])
+def test_ctrl_c_promises_to_resume_where_a_command_can(given, said, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        entry.exit_on_user_error(interrupt, [], **given)
+    assert end.value.code == 130
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_each_variant_runs_in_a_workdir_of_its_own(coop_root, tmp_path, monkeypatch):
+    workdirs = []
+
+    def train(black_box, photographs, config, workdir, **_):
+        workdirs.append(workdir)
+        raise Interrupted("far enough")
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.chdir(tmp_path)
+    for variant in ("", ":unified", ":unified,head-only"):
+        with pytest.raises(Interrupted):
+            main.main(
+                [
+                    "main", f"--config={REPOSITORY}/configs/caltech.py{variant}", f"--config.data.root={coop_root}",
+                    "--config.black_box.model=bundled", "--config.data.shots=4",
+                ]
+            )  # fmt: skip
+
+    assert workdirs == [Path("runs") / name for name in ("caltech", "caltech-unified", "caltech-unified-head-only")]
 
 
 def test_an_unreadable_training_photograph_is_named_and_nothing_is_left(tmp_path, coop_root):
@@ -149,8 +228,7 @@ def test_predict_takes_a_folder_and_a_list_on_standard_input_and_answers_alike(t
         (["a.jpg"], "a checkpoint and at least one image are needed"),
         (["--checkpoint={tuned}"], "a checkpoint and at least one image are needed"),
         (["--checkpoint={tuned}", "-"], "the list on standard input is empty"),
-        (["--checkpoint={tuned}", "nowhere.jpg"], "nowhere.jpg: no such image"),
-        (["--checkpoint={tuned}", "setup.cfg"], "setup.cfg: not a readable image"),
+        (["--checkpoint={tuned}", "nowhere.jpg"], "1 of 1 images could not be read"),
         (["--checkpoint={tuned}", "configs"], "configs: no image in this folder"),
         (["--checkpoint={tuned}", "--top=0", "a.jpg"], "--top=0 must be at least 1"),
         (["--checkpoint={tuned}", "--model=/nowhere", "setup.cfg"], "'/nowhere' could not be loaded"),
@@ -162,6 +240,69 @@ def test_a_mistake_in_predict_is_one_line(arguments, message, tuned, capsys, mon
     with pytest.raises(UserError, match=message) as error:
         _predict(capsys, *(argument.format(tuned=tuned) for argument in arguments))
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Three readable photographs, and two between them that are not."""
+    one, two, three = sorted(PIZZA.iterdir())[:3]
+    (tmp_path / "broken.jpg").write_bytes(one.read_bytes()[:300])
+    return [one, tmp_path / "nowhere.jpg", two, tmp_path / "broken.jpg", three]
+
+
+def test_an_image_that_predict_cannot_read_is_a_line_and_the_rest_goes_on(tuned, mixed, capsys, monkeypatch):
+    monkeypatch.setattr(prediction, "_CHUNK", 2)
+    with pytest.raises(UserError, match="^2 of 5 images could not be read$"):
+        prediction.main(["predict", f"--checkpoint={tuned}", *map(str, mixed)])
+    shown = capsys.readouterr()
+    missing, broken = shown.err.splitlines()
+
+    assert [line.split() for line in shown.out.splitlines()] == [
+        line.split() for line in _predict(capsys, f"--checkpoint={tuned}", *mixed[::2])
+    ]
+    assert missing == f"{mixed[1]}: no such image; check the path"
+    assert broken.startswith(f"{mixed[3]}: not a readable image (")
+
+
+def test_predict_as_json_says_in_its_place_why_an_image_cannot_be_read(tuned, mixed, capsys):
+    with pytest.raises(UserError, match="2 of 5 images could not be read"):
+        _predict(capsys, f"--checkpoint={tuned}", "--json", *mixed)
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert [answer["image"] for answer in answers] == [str(image) for image in mixed]
+    assert [set(answer) - {"image"} for answer in answers[:2]] == [{"label", "probability"}, {"error"}]
+    assert answers[1]["error"] == f"{mixed[1]}: no such image; check the path"
+
+
+def test_predict_prints_each_chunk_as_it_is_done(tuned, capsys, monkeypatch):
+    printed, label = [], prediction._probabilities
+
+    def listening(*arguments):
+        printed.append(len(capsys.readouterr().out.splitlines()))
+        return label(*arguments)
+
+    monkeypatch.setattr(prediction, "_CHUNK", 2)
+    monkeypatch.setattr(prediction, "_probabilities", listening)
+    last = _predict(capsys, f"--checkpoint={tuned}", *sorted(PIZZA.iterdir())[:5])
+
+    assert [*printed, len(last)] == [0, 2, 2, 1]
+
+
+def test_predict_passes_over_hidden_files_and_folders_with_an_images_name(tuned, capsys, tmp_path):
+    image = sorted(PIZZA.iterdir())[0]
+    (tmp_path / "folder.jpg").mkdir()
+    shutil.copy(image, tmp_path / "folder.jpg" / "a.jpg")
+    (tmp_path / "._a.jpg").write_bytes(b"a resource fork")
+    (line,) = _predict(capsys, f"--checkpoint={tuned}", tmp_path)
+
+    assert line.split()[0] == str(tmp_path / "folder.jpg" / "a.jpg")
+
+
+def test_predict_from_python_raises_where_an_image_cannot_be_read(small_black_box, mixed):
+    tuned = TunedModel(small_black_box.initial_prompt, {}, small_black_box.identity, small_black_box.class_names)
+
+    with pytest.raises(UserError, match="nowhere.jpg: no such image"):
+        craft_jax.predict(tuned, small_black_box, mixed)
 
 
 def test_predict_says_where_the_newest_checkpoint_is_damaged(tuned, capsys, tmp_path):

@@ -1,9 +1,11 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
+import craft_jax
 from craft_jax.config import Config, from_config_dict, to_config_dict
 from craft_jax.errors import UserError
 
@@ -14,6 +16,13 @@ def test_settings_survive_the_round_trip_through_a_config_dict():
     config = Config(seed=3, query_budget=2000)
 
     assert from_config_dict(to_config_dict(config)) == config
+
+
+def test_every_group_of_settings_is_public():
+    for field in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(field.type):
+            assert getattr(craft_jax, field.type.__name__) is field.type
+            assert field.type.__name__ in craft_jax.__all__
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -11,7 +11,7 @@ from craft_jax import data
 from craft_jax.config import DataConfig
 from craft_jax.data import coop, pixels
 from craft_jax.data.fewshot import FewShotSet, Labelled, draw_shots
-from craft_jax.data.photographs import PhotographFile
+from craft_jax.data.photographs import PhotographFile, PhotographRecord
 from craft_jax.errors import UserError
 
 
@@ -130,6 +130,62 @@ def test_an_unreadable_photograph_is_named(tmp_path, content):
 
     with pytest.raises(UserError, match="broken.jpg: not a readable image"):
         PhotographFile(path).open()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_of_grey_keep_their_upper_eight(tmp_path, suffix):
+    ramp = np.arange(0, 2**16, 256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / f"grey.{suffix}")
+    opened = np.asarray(PhotographFile(tmp_path / f"grey.{suffix}").open())
+
+    np.testing.assert_array_equal(opened, np.repeat(np.arange(256).reshape(16, 16, 1), 3, axis=2))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_without_a_range_are_refused_with_the_remedy(tmp_path, dtype):
+    grey = np.ones((8, 8), dtype)
+    Image.fromarray(grey).save(tmp_path / "grey.tif")
+    record = PhotographRecord([{"image": grey}], 0, "made up:train")
+
+    for photograph in (PhotographFile(tmp_path / "grey.tif"), record):
+        with pytest.raises(UserError, match=r"(grey.tif|\[0\]): pixels of 32 bits .*; save it with 8 or 16 bits"):
+            photograph.open()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    image = Image.new("RGBA", (8, 8), (90, 90, 90, 255))
+    image.paste((0, 0, 0, 0), (4, 0, 8, 8))
+    given = {"transparency": (0, 0, 0)} if mode == "RGB" else {}  # PNG may name one colour as transparent
+    image.convert(mode).save(tmp_path / "shape.png", **given)
+    opened = np.asarray(PhotographFile(tmp_path / "shape.png").open())
+
+    assert (opened[:, :4] == 90).all()
+    assert (opened[:, 4:] == 255).all()
+    if mode == "RGBA":
+        record = PhotographRecord([{"image": np.asarray(image)}], 0, "made up:train")
+        np.testing.assert_array_equal(np.asarray(record.open()), opened)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_a_photograph_is_turned_upright_as_its_exif_says(tmp_path, suffix):
+    image = Image.new("RGB", (40, 20), "white")
+    image.paste((200, 0, 0), (0, 0, 40, 10))  # red above white as the sensor saw it
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the sensor's top is on the right
+    image.save(tmp_path / f"portrait.{suffix}", exif=exif)
+    opened = PhotographFile(tmp_path / f"portrait.{suffix}").open()
+
+    assert opened.size == (20, 40)
+    assert np.asarray(opened)[:, 12:, 1].max() < 100
+    assert np.asarray(opened)[:, :8, 1].min() > 200
+
+
+def test_exif_that_cannot_be_read_is_passed_over(tmp_path):
+    image = Image.new("RGB", (40, 20))
+    image.save(tmp_path / "broken.jpg", exif=b"Exif\0\0no EXIF at all")
+
+    assert PhotographFile(tmp_path / "broken.jpg").open().size == (40, 20)
 
 
 @pytest.mark.parametrize("size", [(40, 64), (64, 40), (32, 32), (31, 97), (500, 333)])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from craft_jax import fanout
-from craft_jax.errors import UserError
+from craft_jax.errors import RESUMABLE, UserError
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -52,12 +52,22 @@ def test_gpus_are_parted_among_processes_and_too_few_are_refused(monkeypatch):
     assert fanout.places_for(3) == [{}, {}, {}]
 
 
+def test_a_tpu_host_runs_one_process_alone(monkeypatch):
+    monkeypatch.setattr(fanout.hosts, "on_tpu_vm", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+
+    assert fanout.places_for(1) == [{}]
+    with pytest.raises(UserError, match="--parallel=2: on a Cloud TPU host one process takes all chips; leave it out"):
+        fanout.places_for(2)
+
+
 def test_a_sweep_that_is_asked_to_stop_leaves_no_process_behind(tmp_path):
     child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     parent = (
-        "import pathlib, sys\nfrom craft_jax import fanout\n"
+        "import pathlib, sys\nfrom craft_jax import entry, fanout\n"
         f"share = fanout.Share('one', [sys.executable, '-c', {child!r}], pathlib.Path(r'{tmp_path}/one.txt'))\n"
-        "fanout.run_all([share], [{}], print)\n"
+        "entry.exit_on_user_error(lambda argv: fanout.run_all([share], [{}], print), [])\n"
     )
     log = tmp_path / "one.txt"
     with subprocess.Popen([sys.executable, "-c", parent], cwd=REPOSITORY) as sweep:
@@ -65,6 +75,6 @@ def test_a_sweep_that_is_asked_to_stop_leaves_no_process_behind(tmp_path):
             time.sleep(0.02)
         sweep.send_signal(signal.SIGTERM)
 
-    assert sweep.returncode == 128 + signal.SIGTERM
+    assert sweep.returncode == RESUMABLE
     with pytest.raises(ProcessLookupError):
         os.kill(int(log.read_text()), 0)

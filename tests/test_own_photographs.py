@@ -73,6 +73,28 @@ def test_folders_train_and_test_are_taken_as_they_are(photos, tmp_path):
     assert (len(read.train), len(read.val), len(read.test)) == (24, 0, 12)
 
 
+def test_images_in_formats_that_are_not_read_are_counted_in_a_note(photos):
+    assert folder.load(photos, split_seed=0).notes == ()
+    for name in ("lion/one.HEIC", "lion/more/two.heic", "panda/three.avif", "panda/.four.avif"):
+        (photos / name).write_bytes(b"unread")
+    (note,) = data.load(DataConfig(source="folder", root=str(photos), shots=1), seed=1).notes
+
+    assert note.endswith(
+        "photos, for these formats are not read: 3 files in .avif, .heic; convert them to .jpg or .png"
+    )
+
+
+def test_a_split_without_validation_photographs_says_that_nothing_is_chosen_by_them(photos, tmp_path):
+    without, whole = (
+        folder.load(_parted(photos, tmp_path / name, parts), 0)
+        for name, parts in (("without", ("train", "test")), ("whole", ("train", "test", "val")))
+    )
+
+    assert whole.notes == ()
+    assert "held_out=validation has nothing to choose by" in without.notes[0]
+    assert without.notes[0].endswith("add some, or set held_out=shots")
+
+
 def _parted(photos, parted, parts):
     """Every class's photographs in each of the parts."""
     for part in parts:

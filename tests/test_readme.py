@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from craft_jax import plan
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -24,6 +27,24 @@ def test_the_python_snippet_tunes_evaluates_and_predicts(tmp_path):
 
     assert result["refined"] > result["zero_shot"]
     assert sums == pytest.approx([1.0] * 3, abs=1e-5)
+
+
+_BLOCKS = "".join(re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)).replace("\\\n", "")
+
+
+def test_commands_need_the_environment_to_be_entered_once():
+    assert README.count("source .venv/bin/activate") == 1
+    assert ".venv/bin/python" not in README
+    assert "#" not in _BLOCKS  # not every shell takes comments that are pasted
+
+
+@pytest.mark.parametrize("command", re.findall(r"python -m craft_jax\.(?:main|sweep) .*", _BLOCKS))
+def test_every_command_has_settings_that_there_are(command, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    arguments = shlex.split(command)[3:]
+    (files,) = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
+
+    assert plan.read_settings(files, [argument for argument in arguments if argument.startswith("--config.")])
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:configs|benchmarks|docs|craft_jax)/[\w./]+\w", README))))

@@ -10,12 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import craft_jax
-from craft_jax import atomic, data, plan, protocols, results, sweep, table
-from craft_jax.errors import UserError
+from craft_jax import atomic, data, execution, plan, protocols, report, results, sweep, table
+from craft_jax.errors import Interrupted, UserError
 from tests import miniatures
 
 REPOSITORY = Path(__file__).parent.parent
@@ -165,6 +166,54 @@ def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, copied, tmp_pa
     assert "(1 of 2 seeds)" in (copied / table.MARKDOWN).read_text()
 
 
+def test_a_run_that_is_out_of_memory_does_not_stop_the_others(root, copied, monkeypatch, capsys):
+    carry_out = execution.carry_out
+
+    def without_memory(run, stop):
+        if run.label == "pets":
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBuffers: ...")
+        carry_out(run, stop)
+
+    monkeypatch.setattr(execution, "carry_out", without_memory)
+    for label in ("pets", "dtd"):
+        shutil.rmtree(copied / label / "3-shots-seed-2")
+    with pytest.raises(UserError, match="1 of 2 runs failed; the first: pets, 3 shots, seed 2: RESOURCE_EXHAUSTED: .*"):
+        _sweep(*_arguments(root, copied))
+
+    assert "failed: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n\n[2/2] dtd" in capsys.readouterr().out
+    assert (copied / "dtd" / "3-shots-seed-2" / "result.json").exists()
+
+
+@pytest.fixture
+def _own_sigterm():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_own_sigterm")
+def test_sigterm_is_told_to_the_run_in_hand(root, tmp_path, monkeypatch):
+    def train(*_, stop):
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise Interrupted("stopped after step 1") if stop() else AssertionError("it was not told")
+
+    monkeypatch.setattr(execution.training, "train", train)
+    with pytest.raises(Interrupted, match="stopped after step 1"):
+        _sweep(*_arguments(root, tmp_path, configs=("pets",)))
+
+
+@pytest.mark.usefixtures("_own_sigterm")
+def test_sigterm_at_a_runs_end_begins_no_other(root, tmp_path, monkeypatch):
+    def carry_out(run, stop):
+        stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(execution, "carry_out", carry_out)
+    with pytest.raises(Interrupted, match="stopped after pets, 3 shots, seed 1"):
+        _sweep(*_arguments(root, tmp_path))
+
+
 def test_two_processes_may_write_one_file_at_the_same_time(tmp_path):
     path = tmp_path / "table.md"
     with atomic.replacing(path) as one, atomic.replacing(path) as other:
@@ -173,6 +222,30 @@ def test_two_processes_may_write_one_file_at_the_same_time(tmp_path):
 
     assert path.read_text() == "one"  # the one that ended last
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    path, synced = tmp_path / "table.md", []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_size, path.exists())))
+    atomic.write_atomically(path, "text")
+
+    assert synced == [(4, False)]
+
+
+def test_a_curve_that_could_not_be_drawn_leaves_the_old_one(tmp_path, monkeypatch):
+    def savefig(figure, file, **_):
+        Path(file).write_bytes(b"half a curve")
+        raise OSError("no space left")
+
+    (tmp_path / "curve.png").write_text("old")
+    row = {"prompts": 8, "train_refined": 60.0, "test_prompt_only": 50.0, "test_refined": 55.0}
+    report.draw_curve(tmp_path / "new.png", [row], zero_shot=40.0)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    with pytest.raises(OSError, match="no space left"):
+        report.draw_curve(tmp_path / "curve.png", [row], zero_shot=40.0)
+
+    assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "curve.png").read_text() == "old"
 
 
 def test_a_file_that_could_not_be_written_leaves_the_old_one_and_nothing_else(tmp_path):

@@ -4,12 +4,14 @@ Sub-folders called train and test (and perhaps val, valid or validation), with t
 of their own.
 """
 
+import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from craft_jax.data.automatic import AUTOMATIC, automatic_split
 from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
-from craft_jax.data.photographs import IMAGE_SUFFIXES, PhotographFile
+from craft_jax.data.photographs import IMAGE_SUFFIXES, UNREAD_SUFFIXES, PhotographFile
 from craft_jax.errors import UserError
 
 _VALIDATION = ("val", "valid", "validation")
@@ -19,7 +21,8 @@ _PARTS = ("train", "test", *_VALIDATION)
 def load(images: Path, split_seed: int) -> FewShotSet:
     """Finds the images of each class, at any depth below its folder, without opening any.
 
-    What is no image by its suffix is passed over, as are hidden files and folders.
+    What is no image by its suffix is passed over, as are hidden files and folders; images in formats that are not read
+    here are too, with a note.
 
     Raises:
       UserError: where there are fewer than two classes, a class has no image, or a split lacks a part.
@@ -31,13 +34,30 @@ def load(images: Path, split_seed: int) -> FewShotSet:
     # Among vehicles, train is a class.
     if parts and (parts != ["train"] or class_folders(images / "train")):
         _check_parts(images, folders)
-        return _load_parts(images)
+        return _with_notes(_load_parts(images), images)
     if len(folders) < 2:
         found = "one sub-folder only" if folders else "no sub-folder"
         raise UserError(f"{images}: {found}; put the images of each class into a sub-folder with the class's name")
     names = distinct_names(folders, images)
     items = [Labelled(file, label) for label, name in enumerate(folders) for file in images_below(images / name)]
-    return automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, images.name))
+    whole = automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, images.name))
+    return _with_notes(whole, images)
+
+
+def _with_notes(whole: FewShotSet, images: Path) -> FewShotSet:
+    notes = list(whole.notes)
+    if not whole.val:
+        notes.append(
+            f"{images} has no validation photographs, so held_out=validation has nothing to choose by and deploys the "
+            "tuned prompt with the head; add some, or set held_out=shots"
+        )
+    unread = [path.suffix.lower() for path in _shown_below(images) if path.suffix.lower() in UNREAD_SUFFIXES]
+    if unread:
+        notes.append(
+            f"passed over in {images}, for these formats are not read: {len(unread)} files in "
+            f"{', '.join(sorted(set(unread)))}; convert them to .jpg or .png"
+        )
+    return dataclasses.replace(whole, notes=tuple(notes))
 
 
 def _check_parts(images: Path, folders: list[str]) -> None:
@@ -81,16 +101,19 @@ def images_below(folder: Path) -> list[PhotographFile]:
     Raises:
       UserError: where there is none.
     """
-    found: list[Path] = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_hidden(name)]  # os.walk goes down into what is left
-        shown = [Path(where) / name for name in names if not _is_hidden(name)]
-        found += [path for path in shown if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [path for path in _shown_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise UserError(
             f"{folder}: no image in this folder; add some ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
         )
     return [PhotographFile(path) for path in sorted(found)]
+
+
+def _shown_below(folder: Path) -> Iterator[Path]:
+    """The files at any depth below a folder that are not hidden, nor in a hidden folder."""
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_hidden(name)]  # os.walk goes down into what is left
+        yield from (Path(where) / name for name in names if not _is_hidden(name))
 
 
 def _is_hidden(name: str) -> bool:

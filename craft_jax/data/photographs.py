@@ -1,23 +1,30 @@
 """Where one image's pixels come from: a file, a record of a prepared data set, or an array.
 
-Photographs are opened lazily, one by one, so that a set of any size costs nothing until its shots are encoded.
+Photographs are opened lazily, one by one, so that a set of any size costs nothing until its shots are encoded. Whatever
+lists them, files open upright as their EXIF says; records and arrays come without EXIF, and open as they are.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from craft_jax.errors import UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+UNREAD_SUFFIXES = {
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jxl", ".nef", ".orf", ".pgm",
+    ".psd", ".raf", ".rw2", ".svg", ".tga",
+}  # fmt: skip
+"""Of images too, in formats that folders of photographs are not searched for."""
 
 
 class Photograph(Protocol):
-    """Something that opens as an RGB image."""
+    """Something that opens as an RGB image of 8 bits a channel, on white where it is transparent."""
 
     @property
     def name(self) -> str:
@@ -32,7 +39,7 @@ class Photograph(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PhotographFile:
-    """An image file in any format that Pillow reads."""
+    """An image file in any format that Pillow reads; opens upright, as its EXIF says."""
 
     path: Path
 
@@ -42,10 +49,15 @@ class PhotographFile:
         return str(self.path)
 
     def open(self) -> Image.Image:
-        """The decoded image in RGB. Raises UserError where the file is missing, truncated or no image."""
+        """The image in RGB. Raises UserError where the file is missing, truncated, or no image of 8 or 16 bits."""
         try:
             with Image.open(self.path) as image:
-                return image.convert("RGB")
+                image.load()
+                with contextlib.suppress(Exception):  # EXIF that cannot be read is as good as none
+                    ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image, self.name)
+        except UserError:
+            raise
         except FileNotFoundError as error:
             raise UserError(f"{self.path}: no such image; check the path") from error
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -76,7 +88,7 @@ class PhotographRecord:
 
     def open(self) -> Image.Image:
         """The record's image in RGB. Raises UserError where it cannot be read."""
-        return Image.fromarray(self._pixels().squeeze()).convert("RGB")
+        return _rgb(Image.fromarray(self._pixels().squeeze()), self.name)
 
     def fingerprint(self) -> str:
         """Of the image's pixels."""
@@ -99,11 +111,23 @@ class PhotographArray:
 
     def open(self) -> Image.Image:
         """The image in RGB."""
-        return Image.fromarray(self.pixels).convert("RGB")
+        return _rgb(Image.fromarray(self.pixels), self.name)
 
     def fingerprint(self) -> str:
         """Of the pixels."""
         return _fingerprint(self.pixels)
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """In 8 bits a channel, on white where it is transparent; raises UserError where nothing says what white is."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode[0] in "IF":
+        raise UserError(f"{name}: pixels of 32 bits (mode {image.mode}); save it with 8 or 16 bits a channel")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _fingerprint(pixels: np.ndarray) -> str:

@@ -4,6 +4,7 @@ The centre crop is CLIP's own preprocessing, bit for bit; the views are the publ
 """
 
 import collections
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,9 @@ from PIL import Image
 
 from craft_jax.data.photographs import Photograph
 from craft_jax.randomness import Stream, host_generator
+
+VERSION = 2
+"""Of the way from a file to its squares, by which encoded images are kept: to be raised where pixels change."""
 
 Crop = Callable[[Image.Image, int], Image.Image]
 
@@ -34,14 +38,10 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def random_view(rng: np.random.Generator) -> Crop:
+def random_view(rng: np.random.Generator, image: Image.Image, size: int) -> Image.Image:
     """RandomResizedCrop (half to all of the area, ratio 3/4 to 4/3, bicubic), then a flip every other time."""
-
-    def crop(image: Image.Image, size: int) -> Image.Image:
-        image = image.crop(_random_box(rng, *image.size)).resize((size, size), Image.Resampling.BICUBIC)
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
-
-    return crop
+    image = image.crop(_random_box(rng, *image.size)).resize((size, size), Image.Resampling.BICUBIC)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
 
 
 def _random_box(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
@@ -59,16 +59,25 @@ def _random_box(rng: np.random.Generator, width: int, height: int) -> tuple[int,
 
 def view_crop(seed: int, view: int, position: int) -> Crop:
     """The crop of one view of the training photograph at `position`: the same in every run with this seed."""
-    return random_view(host_generator(seed, Stream.AUGMENTATION, view, position))
+    return functools.partial(_view, seed, view, position)
+
+
+def _view(seed: int, view: int, position: int, image: Image.Image, size: int) -> Image.Image:
+    # The generator is made here, for there are N x V views and most runs find theirs in the cache.
+    return random_view(host_generator(seed, Stream.AUGMENTATION, view, position), image, size)
 
 
 def batches(
-    photographs: Sequence[Photograph], crops: Sequence[Sequence[Crop]], size: int, batch_size: int
+    photographs: Sequence[Photograph],
+    crops: Sequence[Sequence[Crop]],
+    size: int,
+    batch_size: int,
+    threads: int | None = None,
 ) -> Iterator[UInt8[np.ndarray, "batch size size 3"]]:
     """Decoded images under each of their crops, photograph after photograph, `batch_size` at a time.
 
-    Each photograph is decoded once, in threads that run some two batches ahead of the caller, whatever the number of
-    crops; the last batch is padded with its last image.
+    Each photograph is decoded once, in threads (as many as there are cores) that run some two batches ahead of the
+    caller, whatever the number of crops; the last batch is padded with its last image.
 
     Raises:
       UserError: naming the photograph, where one cannot be read.
@@ -80,7 +89,7 @@ def batches(
 
     waiting = collections.deque(zip(photographs, crops, strict=True))
     ready: list[np.ndarray] = []
-    threads = os.cpu_count() or 1
+    threads = threads or os.cpu_count() or 1
     photographs_ahead = max(threads, _BATCHES_AHEAD * batch_size // max(map(len, crops), default=1))
     with ThreadPoolExecutor(threads) as pool:
         ahead: collections.deque[Future] = collections.deque()

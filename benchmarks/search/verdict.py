@@ -160,12 +160,12 @@ def _asked(result: dict[str, Any]) -> int:
 
 
 def _draw(points: dict[str, dict[int, Point]], done: Done) -> None:
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
     by_queries, by_predictions = figure.subplots(1, 2, sharey=True)
     for recipe, at in points.items():
         if not at:
             continue
-        style = "k:" if recipe == "white-box" else "o-"
+        style = "k*:" if recipe == "white-box" else "o-"
         budgets = sorted(at)
         means, errors = [at[b][0] for b in budgets], [at[b][1] for b in budgets]
         asked = [_predictions(done, recipe, budget) for budget in budgets]
@@ -184,7 +184,7 @@ def _draw(points: dict[str, dict[int, Point]], done: Done) -> None:
     by_queries.set_xticks(BUDGETS, labels=[f"{budget:,}" for budget in BUDGETS])
     by_queries.minorticks_off()
     by_queries.set_ylabel("test accuracy in %, mean of all draws")
-    by_queries.legend(fontsize="small")
+    figure.legend(*by_queries.get_legend_handles_labels(), loc="outside right center", fontsize="small")
     figure.savefig(RESULTS / "search.png", dpi=120)
 
 

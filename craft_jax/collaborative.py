@@ -136,7 +136,8 @@ def build_step(method: Method) -> Step:
         if method.guarded and method.learn_prompt:
             # Without the tie, which grows as the head learns.
             judge = loss_of(method._replace(consistency=0.0), state.head)
-            guard, astray = divergence.look(guard, state.search.z, judge(logits[0], problem.labels), logits.shape[-1])
+            losses = jax.vmap(judge)(logits[0][:, None], problem.labels[:, None])
+            guard, astray = divergence.look(guard, state.search.z, losses)
 
         head, refined_loss = state.head, jnp.zeros(())
         if method.learn_head:

@@ -1,6 +1,5 @@
 """Notices a search that has gone astray, takes it back to its best point, and makes it step more carefully."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +8,8 @@ from jaxtyping import Array, Bool, Float
 
 from craft_jax.estimators import Search, SearchState
 
-ASTRAY = 1.2  # the chance of views stays below where there are more than a few images
+ASTRAY = 1.2  # times the first loss
+CHANCE = 3.0  # standard errors of a mean loss: what the views drawn can make of few images
 
 
 class Guard(NamedTuple):
@@ -32,14 +32,14 @@ def begin(z: Float[Array, "B dim"]) -> Guard:
     return Guard(jnp.asarray(jnp.nan), jnp.asarray(jnp.inf), z, jnp.ones(()))
 
 
-def look(guard: Guard, z: Float[Array, "B dim"], loss: Float[Array, ""], classes: int) -> tuple[Guard, Bool[Array, ""]]:
-    """Remembers the loss at z.
+def look(guard: Guard, z: Float[Array, "B dim"], losses: Float[Array, " N"]) -> tuple[Guard, Bool[Array, ""]]:
+    """Remembers the mean loss of N images at z.
 
-    Astray is a loss that is not finite, or a fifth above both the first one and that of a blind guess, log C: few
-    images can begin well by chance, but no useful prompt is worse than none.
+    Astray is one that is not finite, or a fifth above the first and by more than chance.
     """
+    loss = losses.mean()
     first = jnp.where(jnp.isnan(guard.first_loss), loss, guard.first_loss)
-    astray = ~(loss <= ASTRAY * jnp.maximum(first, math.log(classes)))
+    astray = ~(loss <= ASTRAY * first + CHANCE * losses.std() / losses.size**0.5)
     better = loss < guard.best_loss
     return Guard(
         first_loss=first,

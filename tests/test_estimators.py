@@ -327,11 +327,11 @@ def test_a_search_that_goes_astray_returns_to_its_best_point_and_halves_its_step
     guard = divergence.begin(state.z)
     best = jnp.ones((1, 2))
 
-    guard, astray = divergence.look(guard, state.z, jnp.asarray(2.0), classes=3)
+    guard, astray = divergence.look(guard, state.z, jnp.full(4, 2.0))
     assert not astray
-    guard, _ = divergence.look(guard, best, jnp.asarray(1.0), classes=3)
+    guard, _ = divergence.look(guard, best, jnp.full(4, 1.0))
     for bad in (3.1, jnp.nan):
-        guard, astray = divergence.look(guard, 100 * best, jnp.asarray(bad), classes=3)
+        guard, astray = divergence.look(guard, 100 * best, jnp.full(4, bad))
         assert astray
     lost = state._replace(z=100 * best)
     back = divergence.answer(search, guard, astray, lost, search.tell(lost, jnp.full((1, 2), jnp.nan)))
@@ -341,11 +341,12 @@ def test_a_search_that_goes_astray_returns_to_its_best_point_and_halves_its_step
     np.testing.assert_allclose(divergence.answer(search, guard, jnp.asarray(False), back, told).z, best - 4.0 / 4)
 
 
-def test_a_loss_above_a_lucky_first_one_is_not_astray_while_it_beats_a_blind_guess():
-    guard, _ = divergence.look(divergence.begin(jnp.zeros((1, 2))), jnp.zeros((1, 2)), jnp.asarray(0.1), classes=10)
+@pytest.mark.parametrize(("images", "expected"), [(4, False), (400, True)])
+def test_a_loss_that_chance_can_make_of_few_images_is_not_astray(images, expected):
+    guard, _ = divergence.look(divergence.begin(jnp.zeros((1, 2))), jnp.zeros((1, 2)), jnp.full(images, 1.0))
+    losses = jnp.tile(jnp.array([0.5, 2.5]), images // 2)  # mean 1.5, three standard errors 1.5 and 0.15
 
-    assert not divergence.look(guard, jnp.ones((1, 2)), jnp.log(10.0), classes=10)[1]
-    assert divergence.look(guard, jnp.ones((1, 2)), 1.3 * jnp.log(10.0), classes=10)[1]
+    assert divergence.look(guard, jnp.ones((1, 2)), losses)[1] == expected
 
 
 def test_a_fresh_start_at_the_best_point_does_not_turn_the_learning_rate_back():

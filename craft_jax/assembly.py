@@ -4,7 +4,7 @@ The last place that sees the whole configuration, beside the loop.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,6 @@ from craft_jax import (
     collaborative,
     devices,
     divergence,
-    encoding,
     evaluation,
     feature_cache,
     hosts,
@@ -32,6 +31,7 @@ from craft_jax.collaborative import Method, Problem, TuningState
 from craft_jax.config import Config
 from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.devices import Spread
+from craft_jax.encoding import Encoder
 from craft_jax.errors import UserError
 from craft_jax.randomness import Stream, stream_key
 
@@ -70,7 +70,13 @@ class Run(NamedTuple):
     test_labels: Array
 
 
-def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config, measured_std: float = 0.0) -> Run:
+def assemble(
+    black_box: BlackBox,
+    photographs: FewShotSet,
+    config: Config,
+    measured_std: float = 0.0,
+    stream: TextIO | None = None,
+) -> Run:
     """Encodes the images and builds the parts.
 
     Args:
@@ -78,6 +84,7 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config, measu
       photographs: with the shots drawn.
       config: the settings.
       measured_std: what the first queries of a run that is resumed have found; 0 asks them where the settings want it.
+      stream: where host 0 shows how far encoding is; None shows nothing.
 
     Raises:
       UserError: where the classes differ, devices are too few, or a photograph cannot be read.
@@ -87,22 +94,14 @@ def assemble(black_box: BlackBox, photographs: FewShotSet, config: Config, measu
     spread = Spread(devices.choose(config.run.devices))
     meter = Meter(config.query_budget)
     cache = feature_cache.default_folder() if config.run.reuse_features else None
+    encoder = Encoder(black_box, meter, cache, spread, stream if hosts.is_first() else None)
     photographs, held_out = choice.hold_out(photographs, config.held_out, config.seed)
-    image = jax.ShapeDtypeStruct((1, black_box.image_size, black_box.image_size, 3), jnp.uint8)
-    like = jax.eval_shape(black_box.encode_images, image)
 
     def centre_crops(items: Sequence[Labelled]) -> Handle:
-        pictures = [item.photograph for item in items]
-        handle = hosts.encoded_once(lambda: encoding.centre_crops(black_box, pictures, meter, cache), like)
-        return jax.device_put(handle)
+        return jax.device_put(encoder.centre_crops([item.photograph for item in items]))
 
     train = [item.photograph for item in photographs.train]
-    views = hosts.encoded_once(
-        lambda: encoding.training_views(
-            black_box, train, views=config.data.views, seed=config.seed, meter=meter, cache=cache
-        ),
-        like,
-    )
+    views = encoder.training_views(train, views=config.data.views, seed=config.seed)
     std = measured_std or hosts.first_alone(lambda: _std(black_box, views, config, meter))
     generator = build_generator(black_box, config, std)
     method = build_method(config, generator, len(train), len(black_box.class_names), len(spread.devices))

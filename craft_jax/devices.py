@@ -3,6 +3,7 @@
 Each process feeds its own devices alone; what the function gathers on the axis `AXIS` comes from every device.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -61,6 +62,14 @@ class Spread:
         """
         return jax.pmap(run, axis_name=AXIS, in_axes=(problem_axes, 0), devices=self.devices, donate_argnums=(1,))
 
+    def on_own(self, run: F) -> F:
+        """The pmap of `run` on this host's devices alone, which asks no other host; the same for the same function.
+
+        Args:
+          run: (tree, batch) -> anything; every device sees the whole tree, as `replicate` puts it, and its own batch.
+        """
+        return _mapped(run, tuple(self.own))
+
     def replicate(self, tree: Any) -> Any:
         """Puts a whole tree on every device of this host, for arguments that are not mapped."""
         return jax.device_put(tree, self._everywhere)
@@ -89,6 +98,11 @@ class Spread:
     def fetch(self, tree: Any) -> Any:
         """One device's copy of a mapped tree, in this host's memory; all devices hold the same."""
         return jax.tree.map(lambda leaf: leaf[0], jax.device_get(jax.tree.map(_first_copy, tree)))
+
+
+@functools.cache
+def _mapped(run: Any, devices: tuple[jax.Device, ...]) -> Any:
+    return jax.pmap(run, axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
 
 def _first_copy(leaf: jax.Array) -> jax.Array:

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from craft_jax import encoding, objectives, refinement
+from craft_jax import objectives, refinement
 from craft_jax.blackbox.meter import Ledger, Meter
 from craft_jax.blackbox.wall import BlackBox, Handle
 from craft_jax.checkpoints import TunedModel
 from craft_jax.data.fewshot import Labelled
+from craft_jax.encoding import Encoder
 from craft_jax.errors import UserError
 
 
@@ -53,7 +54,7 @@ def zero_shot(black_box: BlackBox, handle: Handle, labels: Array, meter: Meter) 
 def evaluate(tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Labelled]) -> Accuracy:
     """Accuracy in percent of a tuned model on labelled photographs."""
     meter = Meter(budget=None)
-    handle = encoding.centre_crops(black_box, [item.photograph for item in photographs], meter)
+    handle = Encoder(black_box, meter).centre_crops([item.photograph for item in photographs])
     return measure(black_box, tuned, handle, labels_of(photographs), meter)
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from craft_jax import hosts
+from craft_jax import meeting
 from craft_jax.errors import Interrupted, UserError
 
 USER_ERROR = 2  # the exit status of craft_jax's commands for a UserError
@@ -73,7 +73,7 @@ def places_for(parallel: int) -> list[dict[str, str]]:
     Raises:
       UserError: where there are GPUs, but fewer than processes, or TPUs, which one process takes all of.
     """
-    if parallel > 1 and hosts.on_tpu_vm() and os.environ.get("JAX_PLATFORMS") != "cpu":
+    if parallel > 1 and meeting.on_tpu_vm() and os.environ.get("JAX_PLATFORMS") != "cpu":
         raise UserError(f"--parallel={parallel}: on a Cloud TPU host one process takes all chips; leave it out")
     found = _gpus()
     if not found:

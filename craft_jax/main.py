@@ -75,19 +75,19 @@ def main(argv: list[str]) -> None:
 
 def _meet(given: flags.FlagValues) -> None:
     """Joins the other hosts, where the command line or the environment says that there are any."""
-    from craft_jax import hosts
+    from craft_jax import meeting
 
     if given.host_timeout < 1:
         raise UserError(f"--host_timeout={given.host_timeout} must be at least 1")
-    meeting = hosts.plan(
+    planned = meeting.plan(
         os.environ,
         coordinator=given.coordinator,
         process_count=given.process_count,
         process_index=given.process_index,
-        on_tpu_vm=hosts.on_tpu_vm(),
+        on_tpu_vm=meeting.on_tpu_vm(),
     )
-    if meeting:
-        hosts.meet(meeting, given.host_timeout)
+    if planned:
+        meeting.meet(planned, given.host_timeout)
 
 
 def _load(config: settings.Config) -> tuple["FewShotSet", "BlackBox"]:

@@ -48,7 +48,7 @@ def _probabilities(
 
     evaluation.check_fit(tuned, black_box)
     meter = Meter(budget=None)
-    handle = encoding.centre_crops(black_box, photographs, meter)
+    handle = encoding.Encoder(black_box, meter).centre_crops(photographs)
     _, refined = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
     return np.asarray(jax.nn.softmax(refined))
 

@@ -9,6 +9,9 @@ import tqdm
 
 from craft_jax.blackbox.meter import Ledger
 
+_MOMENT = 2  # seconds that pass in silence
+_BETWEEN_LINES = 10  # seconds
+
 
 class Progress:
     """Shows steps, queries, loss, accuracy and time left.
@@ -64,6 +67,45 @@ class Progress:
             return
         left = (self._clock() - self._began) / (row["step"] - self._start) * (self._steps - row["step"])
         print(f"step {row['step']}/{self._steps}, {text}, {_clock_text(left)} left", file=self._stream, flush=True)
+
+
+class EncodingProgress:
+    """Shows how many of a host's images are encoded, and the time left, where it takes longer than a moment.
+
+    Args:
+      images: in all.
+      stream: where to show, a bar on a terminal and a line now and then elsewhere; None shows nothing.
+      clock: seconds.
+    """
+
+    def __init__(self, images: int, stream: TextIO | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._images, self._stream, self._clock = images, stream, clock
+        self._began = self._shown = clock()
+        self._bar = tqdm.tqdm(
+            total=images,
+            file=stream,
+            disable=stream is None or not stream.isatty(),
+            delay=_MOMENT,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format="encoding {bar} {n_fmt}/{total_fmt} images, {remaining} left",
+        )
+
+    def __enter__(self) -> "EncodingProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, done: int) -> None:
+        """Shows that so many images are encoded by now."""
+        self._bar.update(done - self._bar.n)
+        now = self._clock()
+        if self._stream is None or not self._bar.disable or now - self._shown < _BETWEEN_LINES:
+            return
+        self._shown = now
+        left = (now - self._began) / done * (self._images - done)
+        print(f"encoded {done:,} of {self._images:,} images, {_clock_text(left)} left", file=self._stream, flush=True)
 
 
 def _clock_text(seconds: float) -> str:

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from craft_jax import encoding, evaluation, objectives
+from craft_jax import evaluation, objectives
 from craft_jax.blackbox.meter import Meter
 from craft_jax.blackbox.wall import BlackBox
 from craft_jax.checkpoints import TunedModel
 from craft_jax.data.fewshot import FewShotSet, Labelled
+from craft_jax.encoding import Encoder
 
 Row = dict[str, Any]
 
@@ -33,7 +34,7 @@ def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewSho
       UserError: where the black box is another than the one that the prompt was tuned for.
     """
     evaluation.check_owner(tuned, black_box)
-    handle = encoding.centre_crops(black_box, [item.photograph for item in photographs.test], Meter(None), cache)
+    handle = Encoder(black_box, Meter(None), cache).centre_crops([item.photograph for item in photographs.test])
     labels = evaluation.labels_of(photographs.test)
     unlearnt, learnt = (
         100 * float(objectives.accuracy(black_box.predict(jnp.asarray(prompt)[None], handle)[0], labels))
@@ -60,7 +61,7 @@ def on_shifted_images(
       UserError: where the model was tuned for another black box or other classes.
     """
     meter = Meter(None)
-    handle = encoding.centre_crops(black_box, [item.photograph for item in photographs], meter, cache)
+    handle = Encoder(black_box, meter, cache).centre_crops([item.photograph for item in photographs])
     labels = evaluation.labels_of(photographs)
     _, deployed = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
     unlearnt = black_box.predict(black_box.initial_prompt[None], handle)[0]

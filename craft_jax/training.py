@@ -80,7 +80,7 @@ def train(
     if hosts.first_alone((workdir / RESULT).exists):
         return _finished(workdir, black_box, config, stream)
     kept = hosts.first_alone(lambda: _kept(workdir, black_box, config, stream))
-    run = assembly.assemble(black_box, photographs, config, kept.get("prompt_std", 0.0))
+    run = assembly.assemble(black_box, photographs, config, kept.get("prompt_std", 0.0), stream)
     start = _resume(run, kept) if kept else _begin(run)
     with _open(workdir) as checkpoints:
         record = None if checkpoints is None else _record(run, start, workdir, checkpoints, began, stream)

@@ -1,16 +1,21 @@
 """Views and centre crops through the black box, and what is kept of them between runs."""
 
+import io
 import multiprocessing
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from flax import struct
 
 import craft_jax
 from craft_jax import encoding, feature_cache
 from craft_jax.blackbox import Meter
 from craft_jax.data import PhotographFile, pixels
+from craft_jax.devices import Spread
+from craft_jax.encoding import Encoder
+from craft_jax.progress import EncodingProgress
 
 
 @pytest.fixture
@@ -21,7 +26,7 @@ def photographs(small_set):
 def _views(black_box, photographs, cache=None, **changes):
     meter = Meter(budget=None)
     settings = {"views": 3, "seed": 1} | changes
-    handle = encoding.training_views(black_box, photographs, meter=meter, cache=cache, **settings)
+    handle = Encoder(black_box, meter, cache).training_views(photographs, **settings)
     return np.asarray(handle), meter.ledger.images_encoded
 
 
@@ -37,7 +42,7 @@ def test_each_view_is_the_encoded_crop_of_its_photograph(small_black_box, photog
 
 def test_without_views_training_sees_the_centre_crop(small_black_box, photographs):
     handle, encoded = _views(small_black_box, photographs, views=0)
-    centre = encoding.centre_crops(small_black_box, photographs, Meter(budget=None))
+    centre = Encoder(small_black_box, Meter(budget=None)).centre_crops(photographs)
 
     np.testing.assert_array_equal(handle, np.asarray(centre)[None])
     assert encoded == 12
@@ -66,13 +71,11 @@ def test_pixels_of_another_version_are_encoded_anew(small_black_box, photographs
     assert _views(small_black_box, photographs, tmp_path)[1] == 36
 
 
-class _MeanColour:
+class _MeanColour(struct.PyTreeNode):
     """A black box of any image size, whose answers need nothing but an image's mean colour."""
 
+    image_size: int = struct.field(pytree_node=False)
     identity = {"fingerprint": "mean colour", "dtype": "float32"}
-
-    def __init__(self, image_size):
-        self.image_size = image_size
 
     def encode_images(self, images):
         return jax.numpy.asarray(images, jax.numpy.float32).mean((1, 2))
@@ -190,3 +193,27 @@ def test_a_reader_never_sees_a_half_written_entry_of_two_writers(tmp_path):
 
 def test_a_cache_that_cannot_be_written_stops_nothing(small_black_box, photographs):
     assert _views(small_black_box, photographs, Path("/proc/nowhere"))[1] == 36
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 8])
+def test_any_number_of_devices_encodes_to_the_same_bits(small_black_box, photographs, devices, monkeypatch):
+    monkeypatch.setattr(encoding, "batch_size", lambda _: 5)
+    one, _ = _views(small_black_box, photographs)
+    meter = Meter(budget=None)
+    spread = Spread(jax.devices()[:devices])
+    several = Encoder(small_black_box, meter, spread=spread).training_views(photographs, views=3, seed=1)
+
+    np.testing.assert_array_equal(several, one)
+    assert meter.ledger.images_encoded == 36
+
+
+def test_a_long_encoding_says_how_far_it_is():
+    stream, now = io.StringIO(), iter([0.0, 4.0, 12.0, 15.0, 30.0])
+    with EncodingProgress(6400, stream, clock=lambda: next(now)) as progress:
+        for done in (800, 1600, 2400, 6400):
+            progress.show(done)
+
+    assert stream.getvalue().splitlines() == [
+        "encoded 1,600 of 6,400 images, 00:36 left",
+        "encoded 6,400 of 6,400 images, 00:00 left",
+    ]

@@ -53,7 +53,7 @@ def test_gpus_are_parted_among_processes_and_too_few_are_refused(monkeypatch):
 
 
 def test_a_tpu_host_runs_one_process_alone(monkeypatch):
-    monkeypatch.setattr(fanout.hosts, "on_tpu_vm", lambda: True)
+    monkeypatch.setattr(fanout.meeting, "on_tpu_vm", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
 

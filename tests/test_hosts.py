@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from craft_jax import devices, hosts, main, prediction, preemption
+from craft_jax import devices, main, meeting, prediction, preemption
 from craft_jax.errors import RESUMABLE, UserError
 from tests.conftest import BUNDLED
 from tests.test_training import _assert_same_bits
@@ -28,16 +28,16 @@ Device = collections.namedtuple("Device", "id platform", defaults=["cpu"])
 
 
 def test_a_host_alone_meets_nobody():
-    assert hosts.plan(ALONE) is None
-    assert hosts.plan(ALONE | {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}) is None
-    assert hosts.plan(ALONE | {"TPU_WORKER_HOSTNAMES": "t0"}, on_tpu_vm=True) is None
+    assert meeting.plan(ALONE) is None
+    assert meeting.plan(ALONE | {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}) is None
+    assert meeting.plan(ALONE | {"TPU_WORKER_HOSTNAMES": "t0"}, on_tpu_vm=True) is None
 
 
 def test_flags_and_variables_name_the_meeting():
     variables = {"JAX_COORDINATOR_ADDRESS": "h0:1234", "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": "2"}
 
-    assert hosts.plan(ALONE | variables) == ("h0:1234", 3, 2)
-    assert hosts.plan(ALONE | variables, coordinator="h1:9", process_index=0) == ("h1:9", 3, 0)
+    assert meeting.plan(ALONE | variables) == ("h0:1234", 3, 2)
+    assert meeting.plan(ALONE | variables, coordinator="h1:9", process_index=0) == ("h1:9", 3, 0)
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,11 @@ def test_flags_and_variables_name_the_meeting():
     ],
 )
 def test_slurm_steps_and_tpu_slices_are_recognised(environment):
-    assert hosts.plan(ALONE | environment) == (None, None, None)
+    assert meeting.plan(ALONE | environment) == (None, None, None)
 
 
 def test_a_cloud_tpu_vm_asks_its_machine():
-    assert hosts.plan(ALONE, on_tpu_vm=True) == (None, None, None)
+    assert meeting.plan(ALONE, on_tpu_vm=True) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_cloud_tpu_vm_asks_its_machine():
 )
 def test_half_a_meeting_is_one_clear_error(given, message):
     with pytest.raises(UserError, match=message):
-        hosts.plan(ALONE, **given)
+        meeting.plan(ALONE, **given)
 
 
 # Which devices
@@ -116,7 +116,7 @@ class Job:
             meeting = [f"--coordinator=127.0.0.1:{port}", f"--process_count={count}", f"--process_index={index}"]
             command = [
                 sys.executable, "-m", "craft_jax.main", "--config=configs/caltech.py", f"--workdir={workdir}",
-                f"--config.data.root={coop_root}", "--config.data.shots=4", "--config.data.views=2",
+                f"--config.data.root={coop_root}", "--config.data.shots=4", "--config.data.views=7",
                 "--config.black_box.model=bundled", "--config.query_budget=117", "--config.search.population_size=8",
                 "--config.run.steps_per_call=2", "--config.run.eval_every=4", "--config.run.checkpoint_every=4",
                 "--config.run.reuse_features=False", f"--host_timeout={timeout}",
@@ -200,6 +200,19 @@ def test_hosts_with_different_settings_do_not_begin(coop_root, tmp_path):
     for host, (status, _, errors) in enumerate(ends):
         assert status == 2
         assert errors.splitlines()[-1].startswith(f"error: this host and host {1 - host} have different settings;")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_a_photograph_that_one_host_cannot_read_ends_all_of_them_with_its_name(coop_root, tmp_path):
+    shutil.copytree(coop_root, tmp_path / "data")
+    for image in (tmp_path / "data" / "caltech-101" / "101_ObjectCategories" / "sunflower").iterdir():
+        image.write_bytes(image.read_bytes()[:200])
+    (status, _, errors), (other_status, _, other_errors) = Job(tmp_path / "data", tmp_path / "x", count=2).ends()
+
+    assert status == other_status == 2
+    assert errors.splitlines()[-1] == other_errors.splitlines()[-1]
+    assert re.match(r"error: host [01]: .*sunflower/.*\.jpg", errors.splitlines()[-1])
     assert not (tmp_path / "x").exists()
 
 

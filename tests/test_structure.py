@@ -13,9 +13,9 @@ PACKAGE = Path(craft_jax.__file__).parent
 ROOMS = [
     "errors", "atomic", "preemption", "entry", "validation", "config", "published", "recipes", "variants",
     "randomness", "data", "blackbox", "prompt", "estimators", "searches", "divergence", "objectives", "refinement",
-    "hosts", "devices", "collaborative", "feature_cache", "encoding", "checkpoints", "evaluation", "calibration",
-    "choice", "assembly", "protocols", "metrics_log", "progress", "report", "record", "training", "main", "plan",
-    "execution", "results", "plot", "table", "fanout", "sweep", "prediction", "predict",
+    "hosts", "meeting", "devices", "collaborative", "progress", "feature_cache", "encoding", "checkpoints",
+    "evaluation", "calibration", "choice", "assembly", "protocols", "metrics_log", "report", "record", "training",
+    "main", "plan", "execution", "results", "plot", "table", "fanout", "sweep", "prediction", "predict",
 ]  # fmt: skip
 MATHEMATICS = ["prompt", "estimators", "objectives", "refinement"]
 

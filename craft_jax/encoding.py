@@ -80,9 +80,12 @@ class Encoder:
         batch = min(batch_size(self.black_box.image_size), images)
         like = jax.eval_shape(self.black_box.encode_images, _blank(self.black_box, images))
 
-        @functools.cache
+        key = functools.cache(lambda: _content_key(self.black_box, photographs, crops_name))
+        if self.spread and hosts.several():
+            hosts.check_alike("photographs", hosts.together(key), "give every host the same files")
+
         def entry() -> Path | None:
-            return self.cache and self.cache / f"{_content_key(self.black_box, photographs, crops_name)}.npz"
+            return self.cache and self.cache / f"{key()}.npz"
 
         def kept() -> Handle | None:
             path = entry()

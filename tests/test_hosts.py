@@ -103,10 +103,13 @@ def test_hosts_take_equal_shares_of_the_devices(by_host, wanted, answer, monkeyp
 class Job:
     """The main job on the small set in `count` processes of `devices` simulated devices each.
 
-    `only` starts that process alone; `more` gives all of them arguments, `differing` one of them its own.
+    `only` starts that process alone; `more` gives all of them arguments, `differing` one of them its own; `folders` are
+    where each runs.
     """
 
-    def __init__(self, coop_root, workdir, count=1, devices=1, timeout=60, only=None, more=(), differing=None):
+    def __init__(
+        self, coop_root, workdir, count=1, devices=1, timeout=60, only=None, more=(), differing=None, folders=None
+    ):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -115,8 +118,9 @@ class Job:
         for index in range(count) if only is None else [only]:
             meeting = [f"--coordinator=127.0.0.1:{port}", f"--process_count={count}", f"--process_index={index}"]
             command = [
-                sys.executable, "-m", "craft_jax.main", "--config=configs/caltech.py", f"--workdir={workdir}",
-                f"--config.data.root={coop_root}", "--config.data.shots=4", "--config.data.views=7",
+                sys.executable, "-m", "craft_jax.main", f"--config={REPOSITORY}/configs/caltech.py",
+                f"--workdir={workdir}", f"--config.data.root={coop_root}", "--config.data.shots=4",
+                "--config.data.views=7",
                 "--config.black_box.model=bundled", "--config.query_budget=117", "--config.search.population_size=8",
                 "--config.run.steps_per_call=2", "--config.run.eval_every=4", "--config.run.checkpoint_every=4",
                 "--config.run.reuse_features=False", f"--host_timeout={timeout}",
@@ -124,7 +128,12 @@ class Job:
             ]  # fmt: skip
             self.processes.append(
                 subprocess.Popen(
-                    command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                    command,
+                    cwd=folders[index] if folders else REPOSITORY,
+                    env=environment,
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
                 )
             )
 
@@ -214,6 +223,21 @@ def test_a_photograph_that_one_host_cannot_read_ends_all_of_them_with_its_name(c
     assert errors.splitlines()[-1] == other_errors.splitlines()[-1]
     assert re.match(r"error: host [01]: .*sunflower/.*\.jpg", errors.splitlines()[-1])
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_hosts_whose_photographs_differ_in_content_alone_do_not_begin(coop_root, tmp_path):
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for folder in folders:
+        shutil.copytree(coop_root, folder / "data")
+    images = sorted((folders[1] / "data" / "caltech-101" / "101_ObjectCategories" / "sunflower").iterdir())
+    for image in images[:-1]:
+        shutil.copy(images[-1], image)
+    ends = Job("data", tmp_path / "x", count=2, folders=folders).ends()
+
+    for host, (status, _, errors) in enumerate(ends):
+        assert status == 2
+        assert f"error: this host and host {1 - host} have different photographs; give" in errors.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from craft_jax.errors import UserError
 
-FORMAT = 3
+FORMAT = 4
 CHECKPOINTS = "checkpoints"  # folder in a workdir
 _ITEMS = ("state", "tuned", "about")
 

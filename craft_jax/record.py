@@ -86,6 +86,7 @@ class Record:
             return
         self._saved = step
         about = {
+            "photographs": self._run.photographs,
             "settings": dataclasses.asdict(self._run.config),
             "ledger": dataclasses.asdict(self._run.meter.ledger),
             "zero_shot": self._zero_shot,

@@ -69,17 +69,17 @@ def train(
 
     Raises:
       Interrupted: where `stop` said so; the same call resumes the run.
-      UserError: where the workdir cannot be written or holds a run with other settings, devices are too few, or a
-        photograph cannot be read. Nothing is written then.
+      UserError: where the workdir cannot be written or holds a run with other settings or photographs, devices are too
+        few, or a photograph cannot be read. Nothing is written then.
     """
     workdir, stream, began = Path(workdir), stream or sys.stdout, time.monotonic()
     hosts.check_alike("settings", str(config))
-    hosts.check_alike("photographs", str(_shown(photographs)))
+    hosts.check_alike("photographs", photographs.digest())
     hosts.check_alike("black boxes", str(black_box.identity), "give every host the same model")
     hosts.first_alone(lambda: check_workdir(workdir))
     if hosts.first_alone((workdir / RESULT).exists):
-        return _finished(workdir, black_box, config, stream)
-    kept = hosts.first_alone(lambda: _kept(workdir, black_box, config, stream))
+        return _finished(workdir, black_box, photographs, config, stream)
+    kept = hosts.first_alone(lambda: _kept(workdir, black_box, photographs, config, stream))
     run = assembly.assemble(black_box, photographs, config, kept.get("prompt_std", 0.0), stream)
     start = _resume(run, kept) if kept else _begin(run)
     with _open(workdir) as checkpoints:
@@ -90,10 +90,6 @@ def train(
     return Outcome(choice.contender(result["chosen"], *ends(run, reached)), result)
 
 
-def _shown(photographs: FewShotSet) -> list[tuple[str, int]]:
-    return [(i.photograph.name, i.label) for i in (*photographs.train, *photographs.val, *photographs.test)]
-
-
 class _Start(NamedTuple):
     """Where a run begins or resumes; `seconds` were spent before."""
 
@@ -102,7 +98,7 @@ class _Start(NamedTuple):
     seconds: float
 
 
-def _kept(workdir: Path, black_box: BlackBox, config: Config, stream: TextIO) -> Row:
+def _kept(workdir: Path, black_box: BlackBox, photographs: FewShotSet, config: Config, stream: TextIO) -> Row:
     """What the newest readable checkpoint holds of this run, with its flattened state; empty where there is none."""
     if not (workdir / CHECKPOINTS).is_dir():
         return {}
@@ -110,7 +106,7 @@ def _kept(workdir: Path, black_box: BlackBox, config: Config, stream: TextIO) ->
         restored = checkpoints.restore_latest()
         if restored is None:
             return {}
-        _check_same_run(restored, black_box, config, workdir)
+        _check_same_run(restored, black_box, photographs, config, workdir)
         for step in restored.damaged:
             print(f"checkpoint {step} is damaged; falling back to checkpoint {restored.step}", file=stream)
         checkpoints.drop(restored.damaged)
@@ -211,10 +207,10 @@ def check_workdir(workdir: Path) -> None:
         ) from error
 
 
-def _finished(workdir: Path, black_box: BlackBox, config: Config, stream: TextIO) -> Outcome:
+def _finished(workdir: Path, black_box: BlackBox, photographs: FewShotSet, config: Config, stream: TextIO) -> Outcome:
     def find() -> Row:
         restored = open_for_prediction(workdir)
-        _check_same_run(restored, black_box, config, workdir)
+        _check_same_run(restored, black_box, photographs, config, workdir)
         print(f"{workdir} holds this run, finished; choose another --workdir to run it again", file=stream, flush=True)
         result = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
         return {"prompt": restored.tuned.prompt, "head": restored.tuned.head, "result": result}
@@ -224,7 +220,9 @@ def _finished(workdir: Path, black_box: BlackBox, config: Config, stream: TextIO
     return Outcome(tuned, found["result"])
 
 
-def _check_same_run(restored: Restored, black_box: BlackBox, config: Config, workdir: Path) -> None:
+def _check_same_run(
+    restored: Restored, black_box: BlackBox, photographs: FewShotSet, config: Config, workdir: Path
+) -> None:
     evaluation.check_fit(restored.tuned, black_box)
     made, asked = flat_settings(restored.about["settings"]), flat_settings(dataclasses.asdict(config))
     for name in sorted(made.keys() | asked.keys()):
@@ -234,6 +232,11 @@ def _check_same_run(restored: Restored, black_box: BlackBox, config: Config, wor
                 f"--workdir={workdir} holds a run with {name}={made.get(name)!r}, not {asked.get(name)!r}; "
                 "choose another --workdir"
             )
+    if restored.about["photographs"] != photographs.digest():
+        raise UserError(
+            f"--workdir={workdir} holds a run on other photographs (some were added, removed, renamed or labelled "
+            "anew); choose another --workdir"
+        )
 
 
 def _result(run: Run, photographs: FewShotSet, last: Row, start: _Start, seconds: float) -> Row:

@@ -247,6 +247,14 @@ def test_a_finished_run_says_so_and_returns_its_result(finished, small_black_box
     assert str(before) == str(_content(finished))
 
 
+def test_a_workdir_with_a_run_on_other_photographs_is_left_alone(finished, small_black_box, small_set, small_config):
+    fewer, before = dataclasses.replace(small_set, train=small_set.train[:-1]), _content(finished)
+    with pytest.raises(UserError, match="holds a run on other photographs .*; choose another --workdir"):
+        training.train(small_black_box, fewer, small_config, finished)
+
+    assert str(before) == str(_content(finished))
+
+
 def test_a_workdir_with_other_settings_is_left_alone(finished, small_black_box, small_set, small_config):
     with pytest.raises(UserError, match="holds a run with seed=1, not 2; choose another --workdir"):
         _train(small_black_box, small_set, dataclasses.replace(small_config, seed=2), finished)

@@ -4,6 +4,7 @@ The draw is CoOp's (Zhou et al., IJCV 2022), which the field follows: the same s
 """
 
 import dataclasses
+import hashlib
 import math
 import random
 from collections.abc import Sequence
@@ -40,6 +41,11 @@ class FewShotSet:
     test: tuple[Labelled, ...]
     split: str
     notes: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """Of the photographs' names and labels: another where one was added, removed, renamed or labelled anew."""
+        shown = [[(item.photograph.name, item.label) for item in part] for part in (self.train, self.val, self.test)]
+        return hashlib.sha256(str(shown).encode()).hexdigest()[:32]
 
 
 def draw_shots(pool: FewShotSet, shots: int, seed: int, *, with_replacement: bool = False) -> FewShotSet:

@@ -1,10 +1,12 @@
-"""Files and folders that appear whole or not at all, whoever else writes them at the same time."""
+"""Files and folders that appear whole or not at all, whoever else writes them at the same time; and locks."""
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -27,3 +29,17 @@ def replacing(path: Path) -> Iterator[Path]:
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
         os.replace(partial, path)
+
+
+def lock(file: TextIO) -> bool:
+    """Takes an open file's lock until it is closed; False where another process has it, or this one elsewhere.
+
+    The system lets go of a killed process's. A file system without locks gives everyone theirs.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from craft_jax import blackbox, data, feature_cache, plan, protocols, training
-from craft_jax.atomic import write_atomically
+from craft_jax.atomic import lock, write_atomically
 from craft_jax.blackbox import BlackBox
 from craft_jax.checkpoints import TunedModel
 from craft_jax.config import Config, DataConfig
@@ -84,13 +84,11 @@ def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, blac
 
 @contextlib.contextmanager
 def alone(workdir: Path) -> Iterator[None]:
-    """Waits until no other process works in `workdir`; the system lets go of a killed one's claim."""
+    """Waits until no other sweep works in `workdir`."""
     training.check_workdir(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with (workdir / ".lock").open("w") as file:
+        if not lock(file):
             print(f"another process works in {workdir}; waiting for it", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -16,7 +16,7 @@ from typing import NamedTuple, TextIO
 
 from craft_jax import assembly, choice, collaborative, evaluation, hosts, report
 from craft_jax.assembly import Run
-from craft_jax.atomic import write_atomically
+from craft_jax.atomic import lock, write_atomically
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.blackbox.wall import BlackBox
 from craft_jax.checkpoints import (
@@ -82,11 +82,13 @@ def train(
     kept = hosts.first_alone(lambda: _kept(workdir, black_box, photographs, config, stream))
     run = assembly.assemble(black_box, photographs, config, kept.get("prompt_std", 0.0), stream)
     start = _resume(run, kept) if kept else _begin(run)
-    with _open(workdir) as checkpoints:
-        record = None if checkpoints is None else _record(run, start, workdir, checkpoints, began, stream)
-        with record or contextlib.nullcontext():
-            reached = _loop(run, start, record, stop)
-    result = hosts.first_alone(lambda: _leave(run, photographs, start, record, workdir, time.monotonic() - began))
+    with contextlib.ExitStack() as writing:
+        hosts.first_alone(lambda: _begin_to_write(workdir, writing))
+        with _open(workdir) as checkpoints:
+            record = None if checkpoints is None else _record(run, start, workdir, checkpoints, began, stream)
+            with record or contextlib.nullcontext():
+                reached = _loop(run, start, record, stop)
+        result = hosts.first_alone(lambda: _leave(run, photographs, start, record, workdir, time.monotonic() - began))
     return Outcome(choice.contender(result["chosen"], *ends(run, reached)), result)
 
 
@@ -132,11 +134,16 @@ def _begin(run: Run) -> _Start:
     return _Start(run.state, asked["zero_shot"], seconds=0.0)
 
 
+def _begin_to_write(workdir: Path, writing: contextlib.ExitStack) -> None:
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not lock(writing.enter_context((workdir / ".writing").open("w"))):
+        raise UserError(f"another run is writing into {workdir}; wait for its end, or choose another --workdir")
+
+
 def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None]:
     """The run's checkpoints on host 0, nothing elsewhere."""
     if not hosts.is_first():
         return contextlib.nullcontext()
-    workdir.mkdir(parents=True, exist_ok=True)
     return Checkpoints(workdir)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import craft_jax
 from benchmarks.devices import collective_bytes
-from craft_jax import assembly, blackbox, calibration, checkpoints, collaborative, training
+from craft_jax import assembly, atomic, blackbox, calibration, checkpoints, collaborative, training
 from craft_jax.errors import Interrupted, UserError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -253,6 +253,20 @@ def test_a_workdir_with_a_run_on_other_photographs_is_left_alone(finished, small
         training.train(small_black_box, fewer, small_config, finished)
 
     assert str(before) == str(_content(finished))
+
+
+def test_a_workdir_that_another_run_is_writing_into_is_left_alone(tmp_path, small_black_box, small_set, small_config):
+    stopped = iter([False, True])
+    with pytest.raises(Interrupted):
+        training.train(small_black_box, small_set, small_config, tmp_path, stop=lambda: next(stopped))
+    log = (tmp_path / training.METRICS).read_text()
+    with (tmp_path / ".writing").open("w") as file:
+        assert atomic.lock(file)
+        with pytest.raises(UserError, match="another run is writing into .*--workdir"):
+            training.train(small_black_box, small_set, small_config, tmp_path)
+
+    assert (tmp_path / training.METRICS).read_text() == log
+    assert training.train(small_black_box, small_set, small_config, tmp_path).result["queries"] == 69
 
 
 def test_a_workdir_with_other_settings_is_left_alone(finished, small_black_box, small_set, small_config):

@@ -47,7 +47,7 @@ class Run(NamedTuple):
       config: the settings.
       problem: what the step looks at, its views in the host's memory until `place` puts them on the devices.
       photographs: digest of those that it sees.
-      prompt_std: standard deviation of A's entries.
+      prompt_std: the prompt's `std`, as set or measured.
       method: what the step does.
       state: where it starts.
       cost_of_step: what it asks of the black box.
@@ -150,7 +150,7 @@ def _splits_images(setting: str, views: Handle, device: jax.Device) -> bool:
 
 
 def _std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> float:
-    """The standard deviation of A: as set, or measured by the first queries."""
+    """The prompt's `std`: as set, or measured by the first queries."""
     if config.prompt.std or config.learn == "refinement":
         return config.prompt.std
     handle = jax.tree.map(lambda leaf: leaf[0, : calibration.IMAGES], views)
@@ -160,7 +160,9 @@ def _std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> fl
     key, classes = stream_key(config.seed, Stream.CALIBRATION), _classes_apart(black_box, config)
     prompts = calibration.perturbed(key, black_box.initial_prompt, classes)
     answers = jnp.concatenate([black_box.predict(one[None], handle) for one in prompts])
-    return calibration.scale(black_box.initial_prompt, answers) / config.prompt.intrinsic_dim**0.5
+    settings = config.prompt
+    moved = prompt.movement(settings.context, intrinsic_dim=settings.intrinsic_dim, rank=settings.rank)
+    return calibration.scale(black_box.initial_prompt, answers) / moved
 
 
 def build_generator(black_box: BlackBox, config: Config, std: float) -> prompt.PromptGenerator:

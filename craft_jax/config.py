@@ -88,8 +88,9 @@ class PromptConfig:
       context: `class`, a soft prompt of its own for each class, credited with what it did to its class's predictions;
         `unified`, one for all, as published; `full`, one for all without A; `low-rank`, ZIP's.
       intrinsic_dim: how many numbers z has, or each class's z; m of `low-rank`; `full` needs none.
-      std: standard deviation of A's entries; 0 measures it with the first queries, so that a perturbation of sigma = 1
-        is the largest that predictions still follow linearly (`calibration`).
+      std: standard deviation of A's entries, or those of `low-rank`'s maps; of `full`, the unit of z. 0 measures it
+        with the first queries, so that a perturbation of sigma = 1 is the largest that predictions still follow
+        linearly (`calibration`).
       bound: clips each coordinate of z to [-bound, bound]; 0 leaves it free.
       rank: of `low-rank`.
     """
@@ -276,10 +277,6 @@ def _check_search(search: SearchConfig, prompt: PromptConfig) -> None:
         raise UserError(
             f"search.estimator={name} moves all coordinates by one loss; it needs prompt.context=unified, full or "
             "low-rank, not class"
-        )
-    if prompt.context in ("full", "low-rank") and not prompt.std:
-        raise UserError(
-            f"prompt.context={prompt.context} needs a prompt.std; 0 measures one for unified and class alone"
         )
     if search.guarded and name == "cma-es":
         raise UserError("search.estimator=cma-es adapts its own steps; set search.guarded=False")

@@ -130,3 +130,14 @@ def low_rank(key: Array, start: Float[Array, "n_ctx d"], *, intrinsic_dim: int, 
     origin = jnp.concatenate([jnp.zeros(n_ctx * rank), jnp.ones(rank), v, jnp.zeros(intrinsic_dim)])
     maps = std * jax.random.normal(map_key, (n_ctx, intrinsic_dim, start.shape[1]))
     return LowRankPrompt(start=start, maps=maps, origin=origin[None], rank=rank)
+
+
+def movement(context: str, *, intrinsic_dim: int, rank: int) -> float:
+    """How far N(0, 1) added to z at its origin moves each number of a soft prompt, in units of `std`.
+
+    A standard deviation: 1 for `full`, sqrt(intrinsic_dim) for A z, and sqrt(m (4 rank + 1)) for `low-rank`: there U is
+    0, s is 1 and V ~ N(0, 1), so that W becomes U diag(1 + s) (V + V')^T + 1 v^T with all of U, s, V', v ~ N(0, 1).
+    """
+    if context == "full":
+        return 1.0
+    return math.sqrt(intrinsic_dim * (4 * rank + 1 if context == "low-rank" else 1))

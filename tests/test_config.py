@@ -48,7 +48,6 @@ def test_every_config_file_holds_valid_settings(path):
         ({"prompt": {"intrinsic_dim": 4}}, "orthogonal directions have room for 4 pairs"),
         ({"search": {"clip": -2.0}}, "search.clip=-2.0 must be 0, above 0, or -1"),
         ({"search": {"estimator": "spsa"}}, "search.estimator=spsa moves all coordinates by one loss"),
-        ({"prompt": {"context": "full"}}, "prompt.context=full needs a prompt.std"),
         (
             {"prompt": {"context": "unified"}, "search": {"estimator": "cma-es"}},
             "search.estimator=cma-es adapts its own steps",

@@ -128,6 +128,21 @@ def test_the_measured_scale_is_the_last_before_curvature_outgrows_the_slope():
     assert calibration.scale(start, bent) == pytest.approx(float(expected))
 
 
+@pytest.mark.parametrize("context", ["full", "low-rank"])
+def test_every_map_is_measured_so_that_sigma_1_moves_the_prompt_alike(
+    context, small_black_box, small_set, small_config
+):
+    def moved_by_sigma(context):
+        settings = PromptConfig(context=context, intrinsic_dim=32)
+        generator = _run(
+            small_black_box, small_set, dataclasses.replace(small_config, prompt=settings)
+        ).problem.generator
+        noise = jax.random.normal(jax.random.key(0), (200, *generator.origin.shape))
+        return float(jnp.std(generator(generator.origin + noise) - small_black_box.initial_prompt))
+
+    assert moved_by_sigma(context) == pytest.approx(moved_by_sigma("unified"), rel=0.1)
+
+
 def test_the_scale_is_paid_for_from_the_budget(small_black_box, small_set, small_config):
     measured = _run(small_black_box, small_set, small_config)
     given = _run(small_black_box, small_set, dataclasses.replace(small_config, prompt=PromptConfig(std=0.01)))

@@ -10,6 +10,7 @@ from craft_jax.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
+    from craft_jax.blackbox import connect as connect_black_box
     from craft_jax.blackbox import load as load_black_box
     from craft_jax.checkpoints import TunedModel
     from craft_jax.config import (
@@ -42,6 +43,7 @@ __all__ = [
     "SearchConfig",
     "TunedModel",
     "UserError",
+    "connect_black_box",
     "draw_shots",
     "evaluate",
     "from_arrays",
@@ -64,6 +66,7 @@ _HOMES = {
     "RunConfig": ("config", "RunConfig"),
     "SearchConfig": ("config", "SearchConfig"),
     "TunedModel": ("checkpoints", "TunedModel"),
+    "connect_black_box": ("blackbox", "connect"),
     "draw_shots": ("data", "draw_shots"),
     "evaluate": ("evaluation", "evaluate"),
     "from_arrays": ("data", "from_arrays"),

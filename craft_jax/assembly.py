@@ -26,6 +26,7 @@ from craft_jax import (
 )
 from craft_jax.blackbox import wall
 from craft_jax.blackbox.meter import Ledger, Meter
+from craft_jax.blackbox.remote import is_remote
 from craft_jax.blackbox.wall import BlackBox, Handle
 from craft_jax.collaborative import Method, Problem, TuningState
 from craft_jax.config import Config
@@ -89,13 +90,18 @@ def assemble(
       stream: where host 0 shows how far encoding is; None shows nothing.
 
     Raises:
-      UserError: where the classes differ, devices are too few, or a photograph cannot be read.
+      UserError: where the classes differ, devices are too few, a photograph cannot be read, or the settings ask what a
+        remote black box cannot do.
     """
     if black_box.class_names != photographs.class_names:
         raise UserError("the black box and the photographs have different classes; load it with their class_names")
-    spread = Spread(devices.choose(config.run.devices))
+    remote = is_remote(black_box.identity)
+    if remote:
+        _check_remote(config)
+    spread = Spread(devices.choose(1 if remote else config.run.devices))
     meter = Meter(config.query_budget)
-    cache = feature_cache.default_folder() if config.run.reuse_features else None
+    # What stands for an image is an owner's business, and may not outlive this process.
+    cache = feature_cache.default_folder() if config.run.reuse_features and not remote else None
     encoder = Encoder(black_box, meter, cache, spread, stream if hosts.is_first() else None)
     seen = photographs.digest()
     photographs, held_out = choice.hold_out(photographs, config.held_out, config.seed)
@@ -110,6 +116,8 @@ def assemble(
     method = build_method(config, generator, len(train), len(black_box.class_names), len(spread.devices))
     if hosts.any_of(_splits_images(config.run.shard_images, views, spread.own[0])):
         method = method._replace(draw_views=collaborative.draw_from_shares)
+    if remote and not config.run.chunk_pairs:
+        method = method._replace(chunk_pairs=-(-config.search.population_size // 2))
     return Run(
         config=config,
         problem=Problem(
@@ -131,6 +139,16 @@ def assemble(
         test=centre_crops(photographs.test),
         test_labels=evaluation.labels_of(photographs.test),
     )
+
+
+def _check_remote(config: Config) -> None:
+    """Raises UserError where the settings ask what a remote black box cannot do."""
+    if hosts.several() or config.run.devices > 1:
+        raise UserError(
+            "a remote black box is asked from one device of one host; set run.devices=1 and start one process"
+        )
+    if config.search.estimator == "white-box":
+        raise UserError("search.estimator=white-box takes a gradient, which a remote black box does not give")
 
 
 def place(run: Run) -> tuple[Problem, Any]:

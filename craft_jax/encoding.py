@@ -20,6 +20,7 @@ import PIL
 
 from craft_jax import feature_cache, hosts
 from craft_jax.blackbox.meter import Ledger, Meter
+from craft_jax.blackbox.remote import owners_errors
 from craft_jax.blackbox.wall import BlackBox, Handle, join_handles
 from craft_jax.data import pixels
 from craft_jax.data.photographs import Photograph
@@ -120,7 +121,7 @@ class Encoder:
         squares = pixels.batches(photographs, crops, self.black_box.image_size, batch)
         images, at_once = sum(map(len, crops)), len(spread.own)
         handles: list[Handle] = []
-        with EncodingProgress(images, self.stream) as progress:
+        with EncodingProgress(images, self.stream) as progress, owners_errors(self.black_box):
             for first in range(0, images, at_once * batch):
                 group = list(itertools.islice(squares, at_once))
                 group += group[-1:] * (at_once - len(group))

@@ -18,6 +18,7 @@ from craft_jax import assembly, choice, collaborative, evaluation, hosts, report
 from craft_jax.assembly import Run
 from craft_jax.atomic import lock, write_atomically
 from craft_jax.blackbox.meter import Ledger
+from craft_jax.blackbox.remote import owners_errors
 from craft_jax.blackbox.wall import BlackBox
 from craft_jax.checkpoints import (
     CHECKPOINTS,
@@ -86,7 +87,7 @@ def train(
         hosts.first_alone(lambda: _begin_to_write(workdir, writing))
         with _open(workdir) as checkpoints:
             record = None if checkpoints is None else _record(run, start, workdir, checkpoints, began, stream)
-            with record or contextlib.nullcontext():
+            with record or contextlib.nullcontext(), owners_errors(black_box):
                 reached = _loop(run, start, record, stop)
         result = hosts.first_alone(lambda: _leave(run, photographs, start, record, workdir, time.monotonic() - began))
     return Outcome(choice.contender(result["chosen"], *ends(run, reached)), result)

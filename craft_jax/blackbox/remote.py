@@ -1,0 +1,197 @@
+"""A black box that is asked from the host: an API, another process, another library. NumPy goes out, NumPy comes back.
+
+The rest of the package sees the same wall as of a local one. It is asked from one device, each query exactly once.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.experimental import io_callback
+from jaxtyping import Array, Float, Int, UInt8
+
+from craft_jax.blackbox.wall import Handle, opaque
+from craft_jax.errors import UserError
+
+_LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
+_KIND = "remote"
+
+
+class Owner(Protocol):
+    """What asks the owner of the model; yours to write."""
+
+    def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Sequence[Any]:
+        """Sends RGB images; N of anything that stands for them in queries, such as the owner's numbers for them."""
+
+    def predict(
+        self, prompts: Float[np.ndarray, "K n_ctx d"] | Float[np.ndarray, "K C n_ctx d"], images: Sequence[Any]
+    ) -> Float[np.ndarray, "K N C"]:
+        """The answers about N images under each of K soft prompts, or K sets of one soft prompt a class."""
+
+
+class _Desk:
+    """Where queries leave and answers arrive, on the host.
+
+    Args:
+      owner: who is asked.
+      probabilities: whether answers are probabilities, of which the logarithm is taken.
+      classes: C.
+    """
+
+    def __init__(self, owner: Owner, probabilities: bool, classes: int) -> None:
+        self._owner, self._probabilities, self._classes = owner, probabilities, classes
+        self._taken: list[Any] = []
+        self.failure: Exception | None = None
+
+    def take(self, images: UInt8[np.ndarray, "N size size 3"]) -> Int[np.ndarray, " N"]:
+        """Sends images; their places in what has been taken."""
+        images = np.asarray(images)
+        count = _unpadded(images)
+        with self._remembering():
+            taken = self._owner.encode_images(images[:count])
+            if len(taken) != count:
+                raise UserError(f"encode_images answered {len(taken)} handles for {count} images; return one for each")
+        places = np.minimum(np.arange(len(images)), count - 1) + len(self._taken)
+        self._taken.extend(taken)
+        return places.astype(np.int32)
+
+    def ask(self, prompts: Any, places: Any) -> Float[np.ndarray, "K N C"]:
+        """Sends queries, [K, n_ctx, d] or [K, C, n_ctx, d], about images at N places; their answers as logits."""
+        prompts = np.asarray(prompts)
+        count, images = _unpadded(prompts), [self._taken[place] for place in np.asarray(places)]
+        with self._remembering():
+            answers = np.asarray(self._owner.predict(prompts[:count], images), np.float32)
+            expected = (count, len(images), self._classes)
+            if answers.shape != expected:
+                raise UserError(f"predict answered an array of shape {answers.shape}, not {expected}, [K, N, C]")
+        if self._probabilities:
+            answers = np.log(np.maximum(answers, _LEAST_PROBABILITY))
+        return answers[np.minimum(np.arange(len(prompts)), count - 1)]
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        self.failure = None
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+            raise
+
+
+class RemoteBlackBox(struct.PyTreeNode):
+    """A black box behind an `Owner`; see `wall.BlackBox` for its interface. Build it with `connect`."""
+
+    _initial_prompt: Array
+    _desk: _Desk = struct.field(pytree_node=False)
+    _image_size: int = struct.field(pytree_node=False)
+    _class_names: tuple[str, ...] = struct.field(pytree_node=False)
+    _identity: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Its name, and a fingerprint of that and of the first prompt."""
+        return dict(self._identity)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The C class names, in the order of the answers."""
+        return self._class_names
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that it takes, in pixels."""
+        return self._image_size
+
+    @property
+    def initial_prompt(self) -> Float[Array, "n_ctx d"]:
+        """The unlearnt soft prompt."""
+        return self._initial_prompt
+
+    def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
+        """Sends images; repeats of the last one at the end, which pad a batch, are not sent."""
+        if isinstance(images, jax.core.Tracer):
+            return _encode_images(self, images)
+        return jnp.asarray(self._desk.take(images))
+
+    def predict(
+        self, prompts: Float[Array, "K n_ctx d"] | Float[Array, "K C n_ctx d"], handle: Handle
+    ) -> Float[Array, "K N C"]:
+        """Sends queries; repeats of the last prompt at the end, which pad a chunk, are not sent."""
+        if isinstance(prompts, jax.core.Tracer) or isinstance(handle, jax.core.Tracer):
+            return _predict(self, prompts, handle)
+        return jnp.asarray(self._desk.ask(prompts, handle))
+
+
+def connect(
+    owner: Owner,
+    class_names: Sequence[str],
+    initial_prompt: Float[np.ndarray, "n_ctx d"],
+    *,
+    image_size: int,
+    name: str,
+    probabilities: bool = False,
+) -> RemoteBlackBox:
+    """Puts whoever answers queries behind the wall.
+
+    Args:
+      owner: asks it; see `Owner`. What it raises ends a run, which the same call resumes.
+      class_names: C names, one per label, in the order of the answers.
+      initial_prompt: p0, where the search starts: as a rule the embedded words of a template.
+      image_size: side of the square images to send, in pixels.
+      name: of the model and its version; a checkpoint is for one name and first prompt.
+      probabilities: whether it answers probabilities in the place of logits. Their logarithms hide a constant an image,
+        which adds noise to the credit of each class's own prompt (`collaborative.by_class`), and none to a loss.
+
+    Raises:
+      UserError: where the first prompt is no [n_ctx, d].
+    """
+    start = np.asarray(initial_prompt, np.float32)
+    if start.ndim != 2 or not start.size:
+        raise UserError(f"initial_prompt has shape {start.shape}, not [n_ctx, d]")
+    fingerprint = hashlib.sha256(name.encode() + str(start.shape).encode() + start.tobytes()).hexdigest()[:16]
+    return RemoteBlackBox(
+        _initial_prompt=jnp.asarray(start),
+        _desk=_Desk(owner, probabilities, len(class_names)),
+        _image_size=image_size,
+        _class_names=tuple(class_names),
+        _identity=(("model", name), ("template", ""), ("dtype", _KIND), ("fingerprint", fingerprint)),
+    )
+
+
+def is_remote(identity: dict[str, Any]) -> bool:
+    """Whether an identity is a remote black box's."""
+    return bool(identity["dtype"] == _KIND)
+
+
+@contextlib.contextmanager
+def owners_errors(black_box: Any) -> Iterator[None]:
+    """Raises what an owner has raised inside a compiled program in the place of XLA's report of it."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        failure = black_box._desk.failure if isinstance(black_box, RemoteBlackBox) else None
+        if failure is None:
+            raise
+        raise failure from None
+
+
+@opaque
+def _encode_images(black_box: RemoteBlackBox, images: Any) -> Handle:
+    return io_callback(black_box._desk.take, jax.ShapeDtypeStruct(images.shape[:1], jnp.int32), images)
+
+
+@opaque
+def _predict(black_box: RemoteBlackBox, prompts: Array, handle: Handle) -> Array:
+    shape = (prompts.shape[0], handle.shape[0], len(black_box.class_names))
+    return io_callback(black_box._desk.ask, jax.ShapeDtypeStruct(shape, jnp.float32), prompts, handle)
+
+
+def _unpadded(rows: np.ndarray) -> int:
+    """How many rows there are without those at the end that repeat the last one."""
+    same = (rows == rows[-1]).reshape(len(rows), -1).all(axis=1)
+    return 1 if same.all() else len(rows) - int(np.argmin(same[::-1])) + 1

@@ -265,8 +265,9 @@ def by_class(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
     sum_n dL/df_nc (f'_nc - f_nc). The derivative is of our own side of the wall: of the loss and the head, at answers
     that the black box gave. One query thus measures a direction for every class, a loss alone only one in all.
 
-    The difference needs logits. An owner who answers probabilities hides a constant an image: ask about one more class
-    whose prompt never changes, and take its log-probability from those of the others.
+    The difference needs logits. Logarithms of probabilities hide a constant an image, which moves with every class's
+    prompt and so adds noise (`benchmarks.accuracy` measures how much). An owner who answers about one more class, whose
+    prompt never changes, takes it away again: subtract that class's logarithm from the others'.
     """
     slope = jax.grad(loss)(centre.logits, centre.labels)
     return lambda logits: jnp.sum(slope * (logits - centre.logits), axis=0)

@@ -128,7 +128,7 @@ class Encoder:
                 handles.append(encode(black_box, np.stack(group)))
                 handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT] = jax.device_get(handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT])
                 progress.show(min(images, first + at_once * batch))
-        rows = [_rows_of_all_devices(handle) for handle in jax.device_get(handles)]
+            rows = [_rows_of_all_devices(handle) for handle in jax.device_get(handles)]
         none = jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), like)
         return jax.tree.map(lambda leaf: leaf[: -(-images // batch) * batch], join_handles([none, *rows]))
 

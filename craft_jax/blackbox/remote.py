@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from craft_jax.blackbox.wall import Handle, opaque
 from craft_jax.errors import UserError
 
-_LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
+LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
 _KIND = "remote"
 
 
@@ -70,7 +70,7 @@ class _Desk:
             if answers.shape != expected:
                 raise UserError(f"predict answered an array of shape {answers.shape}, not {expected}, [K, N, C]")
         if self._probabilities:
-            answers = np.log(np.maximum(answers, _LEAST_PROBABILITY))
+            answers = np.log(np.maximum(answers, LEAST_PROBABILITY))
         return answers[np.minimum(np.arange(len(prompts)), count - 1)]
 
     @contextlib.contextmanager
@@ -139,7 +139,8 @@ def connect(
     """Puts whoever answers queries behind the wall.
 
     Args:
-      owner: asks it; see `Owner`. What it raises ends a run, which the same call resumes.
+      owner: asks it; see `Owner`. What it raises ends a run, which the same call resumes. What it returns for images is
+        kept as long as the black box is.
       class_names: C names, one per label, in the order of the answers.
       initial_prompt: p0, where the search starts: as a rule the embedded words of a template.
       image_size: side of the square images to send, in pixels.

@@ -1,4 +1,4 @@
-"""What each part of the method is worth, and views of each photograph: 16 shots, 2,000 queries, three seeds.
+"""What each part of the method is worth, views of each photograph, and logits: 16 shots, 2,000 queries, three seeds.
 
     python -m benchmarks.accuracy
 
@@ -12,10 +12,17 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array
+
 from craft_jax import blackbox, data, training
+from craft_jax.blackbox.remote import logits_of
 from craft_jax.config import Config, ConsistencyConfig, DataConfig
 
 SEEDS, QUERIES = (1, 2, 3), 2000
+AS_PROBABILITIES = "all, answers as probabilities"
 ABLATIONS: dict[str, dict[str, Any]] = {
     "prompt + refinement + consistency": {},
     "without consistency": {"consistency": ConsistencyConfig(weight=0.0)},
@@ -23,18 +30,35 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "prompt alone": {"learn": "prompt"},
     "all, 4 views of each photograph": {"data": DataConfig(views=4)},
     "all, the centre crop alone": {"data": DataConfig(views=0)},
+    AS_PROBABILITIES: {},
 }
 RUNS = Path("runs/accuracy")
 TABLE = Path(__file__).parent / "results" / "accuracy.md"
+
+
+class Probabilities(struct.PyTreeNode):
+    """A local black box as an API shows it: what its probabilities tell of its logits, as `connect` takes them."""
+
+    _local: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._local, name)
+
+    def predict(self, prompts: Array, handle: Any) -> Array:
+        """Logits from the softmax, [K, N, C]."""
+        return logits_of(jax.nn.softmax(self._local.predict(prompts, handle)), jnp)
 
 
 def run(name: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
     """The result of one run; a finished one is read back."""
     config = dataclasses.replace(Config(seed=seed, query_budget=QUERIES), **changes)
     photographs = data.load(config.data, seed)
-    black_box = blackbox.load(config.black_box.model, photographs.class_names, config.black_box.template)
+    black_box: Any = blackbox.load(config.black_box.model, photographs.class_names, config.black_box.template)
+    if name == AS_PROBABILITIES:
+        black_box = Probabilities(black_box)
     workdir = RUNS / f"{name.replace(' ', '-')}-seed-{seed}"
     result = training.train(black_box, photographs, config, workdir, stream=io.StringIO()).result
+    jax.clear_caches()  # every run compiles its own, and Linux admits a process only so many mapped pieces of memory
     print(f"{workdir.name}: {result['refined']:.1f} %", flush=True)
     return result
 

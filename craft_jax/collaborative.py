@@ -265,9 +265,8 @@ def by_class(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
     sum_n dL/df_nc (f'_nc - f_nc). The derivative is of our own side of the wall: of the loss and the head, at answers
     that the black box gave. One query thus measures a direction for every class, a loss alone only one in all.
 
-    The difference needs logits. Logarithms of probabilities hide a constant an image, which moves with every class's
-    prompt and so adds noise (`benchmarks.accuracy` measures how much). An owner who answers about one more class, whose
-    prompt never changes, takes it away again: subtract that class's logarithm from the others'.
+    The difference needs logits. Probabilities hide a constant an image, which moves with every class's prompt; less
+    their mean over classes (`remote.logits_of`), logits move with others' prompts least.
     """
     slope = jax.grad(loss)(centre.logits, centre.labels)
     return lambda logits: jnp.sum(slope * (logits - centre.logits), axis=0)

@@ -17,6 +17,7 @@ import pytest
 import craft_jax
 from craft_jax import prediction, training
 from craft_jax.blackbox import GradientRefused
+from craft_jax.blackbox.remote import logits_of
 from craft_jax.config import DataConfig, PromptConfig, RunConfig, SearchConfig
 from craft_jax.errors import UserError
 
@@ -204,3 +205,11 @@ def test_a_gradient_through_a_remote_black_box_is_refused(small_black_box):
 def test_a_first_prompt_of_another_shape_is_refused(small_black_box):
     with pytest.raises(UserError, match=r"initial_prompt has shape \(4,\), not \[n_ctx, d\]"):
         craft_jax.connect_black_box(Recorded(), CLASS_NAMES, np.zeros(4), image_size=32, name="x")
+
+
+def test_probabilities_tell_logits_but_for_their_mean():
+    logits = np.array([[1.0, -2.0, 4.0], [0.0, 0.0, 0.0]])
+    probabilities = np.asarray(jax.nn.softmax(logits))
+
+    np.testing.assert_allclose(logits_of(probabilities), logits - logits.mean(axis=-1, keepdims=True), atol=1e-5)
+    assert np.isfinite(logits_of(np.array([1.0, 0.0]))).all()

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from craft_jax.blackbox.wall import Handle, opaque
 from craft_jax.errors import UserError
 
-LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
+_LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
 _KIND = "remote"
 
 
@@ -70,7 +70,7 @@ class _Desk:
             if answers.shape != expected:
                 raise UserError(f"predict answered an array of shape {answers.shape}, not {expected}, [K, N, C]")
         if self._probabilities:
-            answers = np.log(np.maximum(answers, LEAST_PROBABILITY))
+            answers = logits_of(answers)
         return answers[np.minimum(np.arange(len(prompts)), count - 1)]
 
     @contextlib.contextmanager
@@ -145,8 +145,7 @@ def connect(
       initial_prompt: p0, where the search starts: as a rule the embedded words of a template.
       image_size: side of the square images to send, in pixels.
       name: of the model and its version; a checkpoint is for one name and first prompt.
-      probabilities: whether it answers probabilities in the place of logits. Their logarithms hide a constant an image,
-        which adds noise to the credit of each class's own prompt (`collaborative.by_class`), and none to a loss.
+      probabilities: whether it answers probabilities in the place of logits; see `logits_of`.
 
     Raises:
       UserError: where the first prompt is no [n_ctx, d].
@@ -162,6 +161,16 @@ def connect(
         _class_names=tuple(class_names),
         _identity=(("model", name), ("template", ""), ("dtype", _KIND), ("fingerprint", fingerprint)),
     )
+
+
+def logits_of(probabilities: Float[Any, "K N C"], numpy: Any = np) -> Float[Any, "K N C"]:
+    """Logits less their mean over classes, which is all that probabilities tell of them; `numpy` may be JAX's.
+
+    Less their mean, and not less the logarithm of a sum as softmax leaves them: that follows the likely classes alone,
+    and would tell each class's own prompt more of what others' did (`collaborative.by_class`).
+    """
+    logs = numpy.log(numpy.maximum(probabilities, _LEAST_PROBABILITY))
+    return logs - logs.mean(axis=-1, keepdims=True)
 
 
 def is_remote(identity: dict[str, Any]) -> bool:

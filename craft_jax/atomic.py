@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from craft_jax.errors import UserError
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file."""
@@ -43,3 +45,26 @@ def lock(file: TextIO) -> bool:
     except OSError:
         return True
     return True
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Makes a folder and keeps other runs out of it; where nothing was written into it, it is gone afterwards.
+
+    Raises:
+      UserError: where another run has it.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    claim = folder / ".writing"
+    with claim.open("w") as file:
+        if not lock(file):
+            raise UserError(f"another run is writing into {folder}; wait for its end, or choose another --workdir")
+        try:
+            yield
+        finally:
+            if list(folder.iterdir()) == [claim]:
+                claim.unlink()
+                with contextlib.suppress(OSError):  # something else came to be there
+                    for path in made:
+                        path.rmdir()

@@ -20,7 +20,7 @@ import PIL
 
 from craft_jax import feature_cache, hosts
 from craft_jax.blackbox.meter import Ledger, Meter
-from craft_jax.blackbox.remote import owners_errors
+from craft_jax.blackbox.remote import is_remote
 from craft_jax.blackbox.wall import BlackBox, Handle, join_handles
 from craft_jax.data import pixels
 from craft_jax.data.photographs import Photograph
@@ -116,25 +116,33 @@ class Encoder:
     ) -> Handle:
         """The handle of these images on this host's devices, a batch on each at a time; whole batches of NumPy rows."""
         spread = self.spread or Spread(jax.local_devices()[:1])
-        encode: Callable[..., Handle] = spread.on_own(_encode_images)
-        black_box = spread.replicate(self.black_box)
+        encode = _encoding_on(spread, self.black_box)
         squares = pixels.batches(photographs, crops, self.black_box.image_size, batch)
         images, at_once = sum(map(len, crops)), len(spread.own)
         handles: list[Handle] = []
-        with EncodingProgress(images, self.stream) as progress, owners_errors(self.black_box):
+        with EncodingProgress(images, self.stream) as progress:
             for first in range(0, images, at_once * batch):
                 group = list(itertools.islice(squares, at_once))
                 group += group[-1:] * (at_once - len(group))
-                handles.append(encode(black_box, np.stack(group)))
+                handles.append(encode(np.stack(group)))
                 handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT] = jax.device_get(handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT])
                 progress.show(min(images, first + at_once * batch))
-            rows = [_rows_of_all_devices(handle) for handle in jax.device_get(handles)]
+        rows = [_rows_of_all_devices(handle) for handle in jax.device_get(handles)]
         none = jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), like)
         return jax.tree.map(lambda leaf: leaf[: -(-images // batch) * batch], join_handles([none, *rows]))
 
 
 def _rows_of_all_devices(handle: Handle) -> Handle:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), handle)
+
+
+def _encoding_on(spread: Spread, black_box: BlackBox) -> Callable[[np.ndarray], Handle]:
+    """From images [devices, batch, size, size, 3] to their handle, [devices, batch, ...]."""
+    if is_remote(black_box.identity):  # on one device; sent from here, so that an error stops what follows
+        return lambda group: jax.tree.map(lambda leaf: leaf[None], black_box.encode_images(group[0]))
+    encode: Callable[..., Handle] = spread.on_own(_encode_images)
+    placed = spread.replicate(black_box)
+    return lambda group: encode(placed, group)
 
 
 def _encode_images(black_box: BlackBox, images: Any) -> Handle:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import PIL
 
 from craft_jax import hosts
 from craft_jax.errors import UserError
@@ -139,5 +140,5 @@ def meet(meeting: Meeting, timeout: int) -> None:
         alarm.cancel()
     if jax.process_count() > 1:
         sys.excepthook = hosts.end_on_unexpected
-        platform = f"{jax.__version__} {jax.devices()[0].device_kind}"
-        hosts.check_alike("versions of JAX or kinds of devices", platform, "set them up alike")
+        platform = f"{jax.__version__} {PIL.__version__} {jax.devices()[0].device_kind}"
+        hosts.check_alike("versions of JAX or Pillow or kinds of devices", platform, "set them up alike")

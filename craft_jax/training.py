@@ -16,7 +16,7 @@ from typing import NamedTuple, TextIO
 
 from craft_jax import assembly, choice, collaborative, evaluation, hosts, report
 from craft_jax.assembly import Run
-from craft_jax.atomic import lock, write_atomically
+from craft_jax.atomic import sole_writer, write_atomically
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.blackbox.remote import owners_errors
 from craft_jax.blackbox.wall import BlackBox
@@ -70,21 +70,21 @@ def train(
 
     Raises:
       Interrupted: where `stop` said so; the same call resumes the run.
-      UserError: where the workdir cannot be written or holds a run with other settings or photographs, devices are too
-        few, or a photograph cannot be read. Nothing is written then.
+      UserError: where the workdir cannot be written, another run is writing into it, or it holds a run with other
+        settings or photographs; where devices are too few, or a photograph cannot be read. Nothing is written then.
     """
     workdir, stream, began = Path(workdir), stream or sys.stdout, time.monotonic()
     hosts.check_alike("settings", str(config))
     hosts.check_alike("photographs", photographs.digest())
     hosts.check_alike("black boxes", str(black_box.identity), "give every host the same model")
     hosts.first_alone(lambda: check_workdir(workdir))
-    if hosts.first_alone((workdir / RESULT).exists):
-        return _finished(workdir, black_box, photographs, config, stream)
-    kept = hosts.first_alone(lambda: _kept(workdir, black_box, photographs, config, stream))
-    run = assembly.assemble(black_box, photographs, config, kept.get("prompt_std", 0.0), stream)
-    start = _resume(run, kept) if kept else _begin(run)
-    with contextlib.ExitStack() as writing:
-        hosts.first_alone(lambda: _begin_to_write(workdir, writing))
+    with contextlib.ExitStack() as alone:
+        hosts.first_alone(lambda: alone.enter_context(sole_writer(workdir)))
+        if hosts.first_alone((workdir / RESULT).exists):
+            return _finished(workdir, black_box, photographs, config, stream)
+        kept = hosts.first_alone(lambda: _kept(workdir, black_box, photographs, config, stream))
+        run = assembly.assemble(black_box, photographs, config, kept.get("prompt_std", 0.0), stream)
+        start = _resume(run, kept) if kept else _begin(run)
         with _open(workdir) as checkpoints:
             record = None if checkpoints is None else _record(run, start, workdir, checkpoints, began, stream)
             with record or contextlib.nullcontext(), owners_errors(black_box):
@@ -133,12 +133,6 @@ def _begin(run: Run) -> _Start:
     asked = hosts.first_alone(ask)
     run.meter.ledger = Ledger(**asked["ledger"])
     return _Start(run.state, asked["zero_shot"], seconds=0.0)
-
-
-def _begin_to_write(workdir: Path, writing: contextlib.ExitStack) -> None:
-    workdir.mkdir(parents=True, exist_ok=True)
-    if not lock(writing.enter_context((workdir / ".writing").open("w"))):
-        raise UserError(f"another run is writing into {workdir}; wait for its end, or choose another --workdir")
 
 
 def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None]:

@@ -207,6 +207,18 @@ def test_any_number_of_devices_encodes_to_the_same_bits(small_black_box, photogr
     assert meter.ledger.images_encoded == 36
 
 
+def test_an_encoder_shows_how_far_it_is(small_black_box, photographs, monkeypatch):
+    monkeypatch.setattr("craft_jax.progress._BETWEEN_LINES", 0)
+    monkeypatch.setattr(encoding, "batch_size", lambda _: 16)
+    stream = io.StringIO()
+    encoder = Encoder(small_black_box, Meter(budget=None), stream=stream)
+    encoder.training_views(photographs, views=3, seed=1)
+
+    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == [
+        f"encoded {done} of 36 images" for done in (16, 32, 36)
+    ]
+
+
 def test_a_long_encoding_says_how_far_it_is():
     stream, now = io.StringIO(), iter([0.0, 4.0, 12.0, 15.0, 30.0])
     with EncodingProgress(6400, stream, clock=lambda: next(now)) as progress:

@@ -1,6 +1,7 @@
 """Several processes as one run, over local sockets: the same bits, one record, and an end that all of them share."""
 
 import collections
+import json
 import os
 import re
 import shutil
@@ -12,9 +13,11 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from craft_jax import devices, main, meeting, prediction, preemption
+from craft_jax import checkpoints, devices, hosts, main, meeting, prediction, preemption
 from craft_jax.errors import RESUMABLE, UserError
 from tests.conftest import BUNDLED
 from tests.test_training import _assert_same_bits
@@ -95,6 +98,21 @@ def test_hosts_take_equal_shares_of_the_devices(by_host, wanted, answer, monkeyp
             devices.choose(wanted)
     else:
         assert [device.id for device in devices.choose(wanted)] == answer
+
+
+# What hosts send each other
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 2, 5)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool"])
+def test_shares_of_any_kind_join_as_they_are(dtype, shape, monkeypatch):
+    monkeypatch.setattr(hosts, "_PIECE", 60)  # several pieces
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", lambda mine: np.stack([mine, mine]))
+    share = np.asarray(jnp.arange(np.prod(shape)).reshape(shape).astype(dtype))
+    padding = np.zeros((1, *shape[1:]), share.dtype)
+
+    np.testing.assert_array_equal(hosts._joined(share, 4), np.concatenate([share, padding, share, padding]))
 
 
 # Several processes
@@ -210,6 +228,18 @@ def test_hosts_with_different_settings_do_not_begin(coop_root, tmp_path):
         assert status == 2
         assert errors.splitlines()[-1].startswith(f"error: this host and host {1 - host} have different settings;")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_what_host_0_has_encoded_before_goes_to_all_hosts(whole, coop_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for run, encoded in (("first", 7 * 12 + 12 + 6), ("second", 0)):
+        Job(coop_root, tmp_path / run, count=2, more=["--config.run.reuse_features=True"]).succeeds()
+        result = json.loads((tmp_path / run / "result.json").read_text())
+
+        assert result["ledger"]["images_encoded"] == encoded
+    one, other = (checkpoints.open_for_prediction(tmp_path / run).state for run in ("first", "second"))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 @pytest.mark.slow

@@ -157,10 +157,15 @@ def test_what_an_owner_raises_before_the_first_step_is_seen_as_it_is(
 def test_an_image_that_an_owner_cannot_take_is_seen_as_it_is(small_black_box, small_set, small_config, tmp_path):
     class Full(Recorded):
         def encode_images(self, images):
+            self.images.append(len(images))
             raise ConnectionError("no room for images")
 
+    owner = Full()
+    config = dataclasses.replace(small_config, data=dataclasses.replace(small_config.data, views=8))
     with pytest.raises(ConnectionError, match="no room for images"):
-        training.train(_connect(Full(), small_black_box), small_set, small_config, tmp_path / "x")
+        training.train(_connect(owner, small_black_box), small_set, config, tmp_path / "x")
+
+    assert owner.images == [32]  # of 96
 
 
 def test_answers_of_another_shape_are_one_clear_error(small_black_box, small_set, small_config, tmp_path):
@@ -171,6 +176,31 @@ def test_answers_of_another_shape_are_one_clear_error(small_black_box, small_set
     owner.encode_images = lambda images: [0]
     with pytest.raises(UserError, match="encode_images answered 1 handles for 24 images"):
         training.train(_connect(owner, small_black_box), small_set, small_config, tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(np.nan, "predict answered numbers that are not finite"), (-1.0, "predict answered negative probabilities")],
+)
+def test_answers_that_are_no_probabilities_are_one_clear_error(
+    answer, message, small_black_box, small_set, small_config, tmp_path
+):
+    class Wrong(Recorded):
+        def predict(self, prompts, images):
+            return np.full((len(prompts), len(images), 3), answer)
+
+    with pytest.raises(UserError, match=message):
+        training.train(_connect(Wrong(), small_black_box), small_set, small_config, tmp_path / "x")
+
+
+def test_a_checkpoint_is_for_one_kind_of_answers_and_size_of_images(small_black_box):
+    made = [
+        _connect(Recorded(), small_black_box, **changes).identity["fingerprint"]
+        for changes in ({}, {}, {"probabilities": False}, {"image_size": 64}, {"name": "another"})
+    ]
+
+    assert made[0] == made[1]
+    assert len(set(made)) == 4
 
 
 @pytest.mark.parametrize(

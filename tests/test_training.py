@@ -248,6 +248,7 @@ def test_a_finished_run_says_so_and_returns_its_result(finished, small_black_box
 
 
 def test_a_workdir_with_a_run_on_other_photographs_is_left_alone(finished, small_black_box, small_set, small_config):
+    assert small_set.digest() != dataclasses.replace(small_set, val=()).digest()
     fewer, before = dataclasses.replace(small_set, train=small_set.train[:-1]), _content(finished)
     with pytest.raises(UserError, match="holds a run on other photographs .*; choose another --workdir"):
         training.train(small_black_box, fewer, small_config, finished)
@@ -260,13 +261,33 @@ def test_a_workdir_that_another_run_is_writing_into_is_left_alone(tmp_path, smal
     with pytest.raises(Interrupted):
         training.train(small_black_box, small_set, small_config, tmp_path, stop=lambda: next(stopped))
     log = (tmp_path / training.METRICS).read_text()
-    with (tmp_path / ".writing").open("w") as file:
-        assert atomic.lock(file)
-        with pytest.raises(UserError, match="another run is writing into .*--workdir"):
-            training.train(small_black_box, small_set, small_config, tmp_path)
+    with atomic.sole_writer(tmp_path), pytest.raises(UserError, match="another run is writing into .*--workdir"):
+        training.train(small_black_box, small_set, small_config, tmp_path)
 
     assert (tmp_path / training.METRICS).read_text() == log
     assert training.train(small_black_box, small_set, small_config, tmp_path).result["queries"] == 69
+
+
+def test_two_runs_that_begin_in_one_new_workdir_are_one(tmp_path, small_black_box, small_set, small_config):
+    refused = []
+
+    def begin_another():
+        with pytest.raises(UserError, match="another run is writing into"):
+            training.train(small_black_box, small_set, small_config, tmp_path / "new")
+        refused.append(True)
+        return False
+
+    result = training.train(small_black_box, small_set, small_config, tmp_path / "new", stop=begin_another).result
+
+    assert result["queries"] == 69
+    assert len(refused) == 3
+
+
+def test_a_run_that_does_not_begin_leaves_no_folder_behind(tmp_path, small_black_box, small_set, small_config):
+    with pytest.raises(UserError, match="run.devices=64"):
+        training.train(small_black_box, small_set, _with_run(small_config, devices=64), tmp_path / "runs" / "new")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_workdir_with_other_settings_is_left_alone(finished, small_black_box, small_set, small_config):

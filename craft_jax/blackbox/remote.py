@@ -5,6 +5,7 @@ The rest of the package sees the same wall as of a local one. It is asked from o
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ _KIND = "remote"
 
 
 class Owner(Protocol):
-    """What asks the owner of the model; yours to write."""
+    """What asks the owner of the model; yours to write. Called once at a time, from several threads."""
 
     def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Sequence[Any]:
         """Sends RGB images; N of anything that stands for them in queries, such as the owner's numbers for them."""
@@ -46,41 +47,50 @@ class _Desk:
     def __init__(self, owner: Owner, probabilities: bool, classes: int) -> None:
         self._owner, self._probabilities, self._classes = owner, probabilities, classes
         self._taken: list[Any] = []
+        self._one_at_a_time = threading.Lock()
         self.failure: Exception | None = None
 
     def take(self, images: UInt8[np.ndarray, "N size size 3"]) -> Int[np.ndarray, " N"]:
         """Sends images; their places in what has been taken."""
         images = np.asarray(images)
         count = _unpadded(images)
-        with self._remembering():
+        with self._asking():
             taken = self._owner.encode_images(images[:count])
             if len(taken) != count:
                 raise UserError(f"encode_images answered {len(taken)} handles for {count} images; return one for each")
-        places = np.minimum(np.arange(len(images)), count - 1) + len(self._taken)
-        self._taken.extend(taken)
+            places = np.minimum(np.arange(len(images)), count - 1) + len(self._taken)
+            self._taken.extend(taken)
         return places.astype(np.int32)
 
     def ask(self, prompts: Any, places: Any) -> Float[np.ndarray, "K N C"]:
         """Sends queries, [K, n_ctx, d] or [K, C, n_ctx, d], about images at N places; their answers as logits."""
         prompts = np.asarray(prompts)
         count, images = _unpadded(prompts), [self._taken[place] for place in np.asarray(places)]
-        with self._remembering():
+        with self._asking():
             answers = np.asarray(self._owner.predict(prompts[:count], images), np.float32)
             expected = (count, len(images), self._classes)
             if answers.shape != expected:
                 raise UserError(f"predict answered an array of shape {answers.shape}, not {expected}, [K, N, C]")
+            if not np.isfinite(answers).all():
+                raise UserError(
+                    "predict answered numbers that are not finite; raise an error in the place of such an answer"
+                )
+            if self._probabilities and answers.min() < 0:
+                raise UserError(
+                    "predict answered negative probabilities; for logits connect without probabilities=True"
+                )
         if self._probabilities:
             answers = logits_of(answers)
         return answers[np.minimum(np.arange(len(prompts)), count - 1)]
 
     @contextlib.contextmanager
-    def _remembering(self) -> Iterator[None]:
-        self.failure = None
-        try:
-            yield
-        except Exception as error:
-            self.failure = error
-            raise
+    def _asking(self) -> Iterator[None]:
+        with self._one_at_a_time:
+            try:
+                yield
+            except Exception as error:
+                self.failure = error
+                raise
 
 
 class RemoteBlackBox(struct.PyTreeNode):
@@ -94,7 +104,7 @@ class RemoteBlackBox(struct.PyTreeNode):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Its name, and a fingerprint of that and of the first prompt."""
+        """Its name, and a fingerprint of all that `connect` was told."""
         return dict(self._identity)
 
     @property
@@ -140,11 +150,11 @@ def connect(
 
     Args:
       owner: asks it; see `Owner`. What it raises ends a run, which the same call resumes. What it returns for images is
-        kept as long as the black box is.
+        kept as long as the process.
       class_names: C names, one per label, in the order of the answers.
       initial_prompt: p0, where the search starts: as a rule the embedded words of a template.
       image_size: side of the square images to send, in pixels.
-      name: of the model and its version; a checkpoint is for one name and first prompt.
+      name: of the model and its version. A checkpoint is for one name, first prompt, image size and kind of answers.
       probabilities: whether it answers probabilities in the place of logits; see `logits_of`.
 
     Raises:
@@ -153,7 +163,8 @@ def connect(
     start = np.asarray(initial_prompt, np.float32)
     if start.ndim != 2 or not start.size:
         raise UserError(f"initial_prompt has shape {start.shape}, not [n_ctx, d]")
-    fingerprint = hashlib.sha256(name.encode() + str(start.shape).encode() + start.tobytes()).hexdigest()[:16]
+    about = f"{name} {image_size} {probabilities} {start.shape}".encode()
+    fingerprint = hashlib.sha256(about + start.tobytes()).hexdigest()[:16]
     return RemoteBlackBox(
         _initial_prompt=jnp.asarray(start),
         _desk=_Desk(owner, probabilities, len(class_names)),
@@ -181,13 +192,15 @@ def is_remote(identity: dict[str, Any]) -> bool:
 @contextlib.contextmanager
 def owners_errors(black_box: Any) -> Iterator[None]:
     """Raises what an owner has raised inside a compiled program in the place of XLA's report of it."""
+    desk = black_box._desk if isinstance(black_box, RemoteBlackBox) else None
+    if desk:
+        desk.failure = None
     try:
         yield
     except jax.errors.JaxRuntimeError:
-        failure = black_box._desk.failure if isinstance(black_box, RemoteBlackBox) else None
-        if failure is None:
+        if desk is None or desk.failure is None:
             raise
-        raise failure from None
+        raise desk.failure from None
 
 
 @opaque
@@ -204,4 +217,4 @@ def _predict(black_box: RemoteBlackBox, prompts: Array, handle: Handle) -> Array
 def _unpadded(rows: np.ndarray) -> int:
     """How many rows there are without those at the end that repeat the last one."""
     same = (rows == rows[-1]).reshape(len(rows), -1).all(axis=1)
-    return 1 if same.all() else len(rows) - int(np.argmin(same[::-1])) + 1
+    return 1 if same.all() else min(len(rows), len(rows) - int(np.argmin(same[::-1])) + 1)

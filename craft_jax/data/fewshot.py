@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from craft_jax.data.photographs import Photograph
+from craft_jax.data.photographs import Photograph, PhotographArray
 from craft_jax.errors import UserError
 
 
@@ -43,9 +43,17 @@ class FewShotSet:
     notes: tuple[str, ...] = ()
 
     def digest(self) -> str:
-        """Of the photographs' names and labels: another where one was added, removed, renamed or labelled anew."""
-        shown = [[(item.photograph.name, item.label) for item in part] for part in (self.train, self.val, self.test)]
+        """Of names and labels: another where a photograph was added, removed, renamed or labelled anew.
+
+        Arrays have no names, so that of theirs the content counts; that of files does not.
+        """
+        shown = [[(_told_by(item), item.label) for item in part] for part in (self.train, self.val, self.test)]
         return hashlib.sha256(str(shown).encode()).hexdigest()[:32]
+
+
+def _told_by(item: Labelled) -> str:
+    photograph = item.photograph
+    return photograph.fingerprint() if isinstance(photograph, PhotographArray) else photograph.name
 
 
 def draw_shots(pool: FewShotSet, shots: int, seed: int, *, with_replacement: bool = False) -> FewShotSet:

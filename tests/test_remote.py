@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -243,3 +244,41 @@ def test_probabilities_tell_logits_but_for_their_mean():
 
     np.testing.assert_allclose(logits_of(probabilities), logits - logits.mean(axis=-1, keepdims=True), atol=1e-5)
     assert np.isfinite(logits_of(np.array([1.0, 0.0]))).all()
+
+
+def test_one_core_needs_a_second_thread(small_black_box, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    monkeypatch.delenv("NPROC", raising=False)
+    with pytest.raises(UserError, match="this machine has one core; start Python with NPROC=2"):
+        _connect(Recorded(), small_black_box)
+
+    monkeypatch.setenv("NPROC", "2")
+    _connect(Recorded(), small_black_box)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="binds a process to one core")
+def test_queries_of_any_size_pass_on_one_core():
+    script = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import jax, numpy as np
+from craft_jax import blackbox
+
+class Owner:
+    def encode_images(self, images):
+        return list(images)
+    def predict(self, prompts, images):
+        return np.zeros((len(prompts), len(images), 1000))
+
+remote = blackbox.connect(Owner(), ["x"] * 1000, np.ones((4, 512)), image_size=8, name="x")
+handle = remote.encode_images(np.zeros((16, 8, 8, 3), np.uint8))
+prompts = np.random.default_rng(0).random((1, 10, 1000, 4, 512), np.float32)
+print(np.asarray(jax.pmap(lambda p: remote.predict(p + 1, handle), devices=jax.devices()[:1])(prompts)).shape)
+"""
+    environment = os.environ | {"NPROC": "2", "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+    assert done.stdout.strip() == "(1, 10, 16, 1000)", done.stderr

@@ -5,6 +5,7 @@ The rest of the package sees the same wall as of a local one. It is asked from o
 
 import contextlib
 import hashlib
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -158,8 +159,9 @@ def connect(
       probabilities: whether it answers probabilities in the place of logits; see `logits_of`.
 
     Raises:
-      UserError: where the first prompt is no [n_ctx, d].
+      UserError: where the first prompt is no [n_ctx, d], or XLA has one thread alone.
     """
+    _check_threads()
     start = np.asarray(initial_prompt, np.float32)
     if start.ndim != 2 or not start.size:
         raise UserError(f"initial_prompt has shape {start.shape}, not [n_ctx, d]")
@@ -172,6 +174,13 @@ def connect(
         _class_names=tuple(class_names),
         _identity=(("model", name), ("template", ""), ("dtype", _KIND), ("fingerprint", fingerprint)),
     )
+
+
+def _check_threads() -> None:
+    """Raises UserError where XLA has one thread alone: in a callback it would wait for its own copy of the query."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if cores == 1 and not os.environ.get("NPROC"):
+        raise UserError("a remote black box needs two threads and this machine has one core; start Python with NPROC=2")
 
 
 def logits_of(probabilities: Float[Any, "K N C"], numpy: Any = np) -> Float[Any, "K N C"]:

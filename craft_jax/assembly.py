@@ -47,7 +47,6 @@ class Run(NamedTuple):
     Attributes:
       config: the settings.
       problem: what the step looks at, its views in the host's memory until `place` puts them on the devices.
-      photographs: digest of those that it sees.
       prompt_std: the prompt's `std`, as set or measured.
       method: what the step does.
       state: where it starts.
@@ -60,7 +59,6 @@ class Run(NamedTuple):
 
     config: Config
     problem: Problem
-    photographs: str
     prompt_std: float
     method: Method
     state: TuningState
@@ -103,7 +101,6 @@ def assemble(
     # What stands for an image is an owner's business, and may not outlive this process.
     cache = feature_cache.default_folder() if config.run.reuse_features and not remote else None
     encoder = Encoder(black_box, meter, cache, spread, stream if hosts.is_first() else None)
-    seen = photographs.digest()
     photographs, held_out = choice.hold_out(photographs, config.held_out, config.seed)
 
     def centre_crops(items: Sequence[Labelled]) -> Handle:
@@ -127,7 +124,6 @@ def assemble(
             labels=evaluation.labels_of(photographs.train),
             seed_key=jax.random.key(config.seed),
         ),
-        photographs=seen,
         prompt_std=std,
         method=method,
         state=initial_state(method, generator, config, len(black_box.class_names)),

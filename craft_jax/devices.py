@@ -102,7 +102,7 @@ class Spread:
 
 @functools.cache
 def _mapped(run: Any, devices: tuple[jax.Device, ...]) -> Any:
-    return jax.pmap(run, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+    return jax.pmap(run, in_axes=(None, 0), devices=devices)
 
 
 def _first_copy(leaf: jax.Array) -> jax.Array:

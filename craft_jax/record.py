@@ -24,6 +24,7 @@ class Record:
       step: that the run starts or resumes at; later lines of an earlier log are dropped.
       log: path of metrics.jsonl.
       checkpoints: where states are kept.
+      photographs: digest of those that the run sees, which every checkpoint carries.
       zero_shot: accuracy that every checkpoint carries.
       began: time.monotonic() of the start, less the seconds that earlier parts of the run took.
       stream: where progress is shown.
@@ -36,11 +37,13 @@ class Record:
         log: Path,
         *,
         checkpoints: Checkpoints,
+        photographs: str,
         zero_shot: float,
         began: float,
         stream: TextIO,
     ) -> None:
-        self._run, self._checkpoints, self._zero_shot, self._began = run, checkpoints, zero_shot, began
+        self._run, self._checkpoints, self._photographs = run, checkpoints, photographs
+        self._zero_shot, self._began = zero_shot, began
         self._log = MetricsLog(log, resume_step=step)
         self._progress = Progress(run.config.steps, step, run.config.query_budget, stream)
         self._saved = step
@@ -86,7 +89,7 @@ class Record:
             return
         self._saved = step
         about = {
-            "photographs": self._run.photographs,
+            "photographs": self._photographs,
             "settings": dataclasses.asdict(self._run.config),
             "ledger": dataclasses.asdict(self._run.meter.ledger),
             "zero_shot": self._zero_shot,

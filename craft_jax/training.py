@@ -75,18 +75,19 @@ def train(
     """
     workdir, stream, began = Path(workdir), stream or sys.stdout, time.monotonic()
     hosts.check_alike("settings", str(config))
-    hosts.check_alike("photographs", photographs.digest())
+    seen = photographs.digest()
+    hosts.check_alike("photographs", seen)
     hosts.check_alike("black boxes", str(black_box.identity), "give every host the same model")
     hosts.first_alone(lambda: check_workdir(workdir))
     with contextlib.ExitStack() as alone:
         hosts.first_alone(lambda: alone.enter_context(sole_writer(workdir)))
         if hosts.first_alone((workdir / RESULT).exists):
-            return _finished(workdir, black_box, photographs, config, stream)
-        kept = hosts.first_alone(lambda: _kept(workdir, black_box, photographs, config, stream))
+            return _finished(workdir, black_box, seen, config, stream)
+        kept = hosts.first_alone(lambda: _kept(workdir, black_box, seen, config, stream))
         run = assembly.assemble(black_box, photographs, config, kept.get("prompt_std", 0.0), stream)
         start = _resume(run, kept) if kept else _begin(run)
         with _open(workdir) as checkpoints:
-            record = None if checkpoints is None else _record(run, start, workdir, checkpoints, began, stream)
+            record = None if checkpoints is None else _record(run, start, seen, workdir, checkpoints, began, stream)
             with record or contextlib.nullcontext(), owners_errors(black_box):
                 reached = _loop(run, start, record, stop)
         result = hosts.first_alone(lambda: _leave(run, photographs, start, record, workdir, time.monotonic() - began))
@@ -101,7 +102,7 @@ class _Start(NamedTuple):
     seconds: float
 
 
-def _kept(workdir: Path, black_box: BlackBox, photographs: FewShotSet, config: Config, stream: TextIO) -> Row:
+def _kept(workdir: Path, black_box: BlackBox, seen: str, config: Config, stream: TextIO) -> Row:
     """What the newest readable checkpoint holds of this run, with its flattened state; empty where there is none."""
     if not (workdir / CHECKPOINTS).is_dir():
         return {}
@@ -109,7 +110,7 @@ def _kept(workdir: Path, black_box: BlackBox, photographs: FewShotSet, config: C
         restored = checkpoints.restore_latest()
         if restored is None:
             return {}
-        _check_same_run(restored, black_box, photographs, config, workdir)
+        _check_same_run(restored, black_box, seen, config, workdir)
         for step in restored.damaged:
             print(f"checkpoint {step} is damaged; falling back to checkpoint {restored.step}", file=stream)
         checkpoints.drop(restored.damaged)
@@ -142,12 +143,15 @@ def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None
     return Checkpoints(workdir)
 
 
-def _record(run: Run, start: _Start, workdir: Path, checkpoints: Checkpoints, began: float, stream: TextIO) -> Record:
+def _record(
+    run: Run, start: _Start, seen: str, workdir: Path, checkpoints: Checkpoints, began: float, stream: TextIO
+) -> Record:
     return Record(
         run,
         int(start.state.step),
         workdir / METRICS,
         checkpoints=checkpoints,
+        photographs=seen,
         zero_shot=start.zero_shot,
         began=began - start.seconds,
         stream=stream,
@@ -209,10 +213,10 @@ def check_workdir(workdir: Path) -> None:
         ) from error
 
 
-def _finished(workdir: Path, black_box: BlackBox, photographs: FewShotSet, config: Config, stream: TextIO) -> Outcome:
+def _finished(workdir: Path, black_box: BlackBox, seen: str, config: Config, stream: TextIO) -> Outcome:
     def find() -> Row:
         restored = open_for_prediction(workdir)
-        _check_same_run(restored, black_box, photographs, config, workdir)
+        _check_same_run(restored, black_box, seen, config, workdir)
         print(f"{workdir} holds this run, finished; choose another --workdir to run it again", file=stream, flush=True)
         result = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
         return {"prompt": restored.tuned.prompt, "head": restored.tuned.head, "result": result}
@@ -222,9 +226,7 @@ def _finished(workdir: Path, black_box: BlackBox, photographs: FewShotSet, confi
     return Outcome(tuned, found["result"])
 
 
-def _check_same_run(
-    restored: Restored, black_box: BlackBox, photographs: FewShotSet, config: Config, workdir: Path
-) -> None:
+def _check_same_run(restored: Restored, black_box: BlackBox, seen: str, config: Config, workdir: Path) -> None:
     evaluation.check_fit(restored.tuned, black_box)
     made, asked = flat_settings(restored.about["settings"]), flat_settings(dataclasses.asdict(config))
     for name in sorted(made.keys() | asked.keys()):
@@ -234,7 +236,7 @@ def _check_same_run(
                 f"--workdir={workdir} holds a run with {name}={made.get(name)!r}, not {asked.get(name)!r}; "
                 "choose another --workdir"
             )
-    if restored.about["photographs"] != photographs.digest():
+    if restored.about["photographs"] != seen:
         raise UserError(
             f"--workdir={workdir} holds a run on other photographs (some were added, removed, renamed or labelled "
             "anew); choose another --workdir"

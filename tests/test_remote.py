@@ -1,5 +1,6 @@
 """A black box that is asked from the host: an API in a process of its own."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -21,6 +22,7 @@ from craft_jax.blackbox import GradientRefused
 from craft_jax.blackbox.remote import logits_of
 from craft_jax.config import DataConfig, PromptConfig, RunConfig, SearchConfig
 from craft_jax.errors import UserError
+from tests.test_training import _with_run
 
 REPOSITORY = Path(__file__).parent.parent
 CLASS_NAMES = ("pizza", "grand piano", "sunflower")
@@ -36,19 +38,22 @@ def page():
     return defined
 
 
-def _serve(class_names):
+@contextlib.contextmanager
+def _served(class_names):
+    """The address of an API for these classes that has been asked nothing."""
     command = [sys.executable, "-m", "tests.api", *class_names]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-    return process, f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.kill()
 
 
 @pytest.fixture
 def api():
-    """The address of an API for the small set's classes that has been asked nothing."""
-    process, address = _serve(CLASS_NAMES)
-    yield address
-    process.kill()
-    process.communicate()
+    """The address of an API for the small set's classes."""
+    with _served(CLASS_NAMES) as address:
+        yield address
 
 
 def _asked(address):
@@ -80,10 +85,6 @@ class Recorded:
         return np.full(self.shape or (len(prompts), len(images), 3), 1 / 3)
 
 
-def _small(config, **run):
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, **run))
-
-
 def test_a_run_by_an_api_equals_a_local_one_and_is_billed_what_the_ledger_says(
     api, page, small_black_box, small_set, small_config, tmp_path
 ):
@@ -103,14 +104,10 @@ def test_a_run_by_an_api_equals_a_local_one_and_is_billed_what_the_ledger_says(
 
 def test_a_prompt_a_class_learns_from_probabilities(page, tmp_path):
     photographs = craft_jax.load_photographs(DataConfig(shots=8), seed=1)
-    process, address = _serve(photographs.class_names)
-    try:
+    with _served(photographs.class_names) as address:
         local = craft_jax.load_black_box("bundled", photographs.class_names)
         black_box, (tuned, result) = page["tune"](address, local.initial_prompt, local.image_size, tmp_path)
         probabilities = craft_jax.predict(tuned, black_box, [item.photograph.path for item in photographs.test[:3]])
-    finally:
-        process.kill()
-    process.communicate()
 
     assert result["prompt_only"] > result["zero_shot"] + 3
     assert result["refined"] > result["zero_shot"] + 6
@@ -123,7 +120,7 @@ def test_a_prompt_a_class_learns_from_probabilities(page, tmp_path):
 def test_padding_is_not_sent(small_black_box, small_set, small_config, tmp_path):
     owner = Recorded()
     config = dataclasses.replace(
-        _small(small_config, chunk_pairs=3, eval_every=0), prompt=PromptConfig(std=0.01), query_budget=48
+        _with_run(small_config, chunk_pairs=3, eval_every=0), prompt=PromptConfig(std=0.01), query_budget=48
     )
     result = training.train(_connect(owner, small_black_box), small_set, config, tmp_path).result
 

@@ -16,7 +16,7 @@ from flax import struct
 from jaxtyping import Array, Float, UInt8
 
 from craft_jax.blackbox import text_tower
-from craft_jax.blackbox.wall import Handle, opaque
+from craft_jax.blackbox.wall import Described, Handle, opaque
 from craft_jax.config import BUNDLED
 from craft_jax.errors import UserError
 
@@ -64,8 +64,11 @@ class ClipParts(NamedTuple):
     weights: Any
 
 
-class ClipBlackBox(struct.PyTreeNode):
+class ClipBlackBox(Described):
     """A CLIP that answers queries; see `wall.BlackBox` for its interface. Build it with `blackbox.load`.
+
+    Its identity is model name, template, dtype and a fingerprint of parameters and preprocessing; its initial prompt
+    the embedded words of the template before the class name.
 
     Every other attribute is the owner's side of the wall and no business of the caller's.
     """
@@ -73,33 +76,9 @@ class ClipBlackBox(struct.PyTreeNode):
     _text: text_tower.TextTower
     _image_params: Any
     _logit_scale: Array
-    _initial_prompt: Array
     _pixel_mean: Array
     _pixel_std: Array
     _image_features: Callable[[Any, Array], Array] = struct.field(pytree_node=False)
-    _image_size: int = struct.field(pytree_node=False)
-    _class_names: tuple[str, ...] = struct.field(pytree_node=False)
-    _identity: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Model name, template, dtype and a fingerprint of parameters and preprocessing."""
-        return dict(self._identity)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The C class names, in the order of the logits."""
-        return self._class_names
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square images that it takes, in pixels."""
-        return self._image_size
-
-    @property
-    def initial_prompt(self) -> Float[Array, "n_ctx d"]:
-        """The embedded words of the template before the class name."""
-        return self._initial_prompt
 
     def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
         """Takes uint8 RGB images in; nothing crosses back but an opaque handle."""

@@ -17,7 +17,7 @@ from flax import struct
 from jax.experimental import io_callback
 from jaxtyping import Array, Float, Int, UInt8
 
-from craft_jax.blackbox.wall import Handle, opaque
+from craft_jax.blackbox.wall import Described, Handle, opaque
 from craft_jax.errors import UserError
 
 _LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
@@ -41,7 +41,7 @@ class _Desk:
 
     Args:
       owner: who is asked.
-      probabilities: whether answers are probabilities, of which the logarithm is taken.
+      probabilities: whether answers are probabilities, taken as `logits_of` them.
       classes: C.
     """
 
@@ -94,34 +94,13 @@ class _Desk:
                 raise
 
 
-class RemoteBlackBox(struct.PyTreeNode):
-    """A black box behind an `Owner`; see `wall.BlackBox` for its interface. Build it with `connect`."""
+class RemoteBlackBox(Described):
+    """A black box behind an `Owner`; see `wall.BlackBox` for its interface. Build it with `connect`.
 
-    _initial_prompt: Array
+    Its identity is its name, and a fingerprint of all that `connect` was told.
+    """
+
     _desk: _Desk = struct.field(pytree_node=False)
-    _image_size: int = struct.field(pytree_node=False)
-    _class_names: tuple[str, ...] = struct.field(pytree_node=False)
-    _identity: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Its name, and a fingerprint of all that `connect` was told."""
-        return dict(self._identity)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The C class names, in the order of the answers."""
-        return self._class_names
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square images that it takes, in pixels."""
-        return self._image_size
-
-    @property
-    def initial_prompt(self) -> Float[Array, "n_ctx d"]:
-        """The unlearnt soft prompt."""
-        return self._initial_prompt
 
     def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
         """Sends images; repeats of the last one at the end, which pad a batch, are not sent."""

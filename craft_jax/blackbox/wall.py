@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
+from flax import struct
 from jaxtyping import Array, Float, Int, UInt8
 
 Handle = Any
@@ -49,6 +50,35 @@ class BlackBox(Protocol):
         self, prompts: Float[Array, "K n_ctx d"] | Float[Array, "K C n_ctx d"], handle: Handle
     ) -> Float[Array, "K N C"]:
         """The logits of N images under each of K soft prompts, or K sets of one soft prompt a class."""
+
+
+class Described(struct.PyTreeNode):
+    """What a black box tells of itself, kept; `BlackBox` says what each part is."""
+
+    _initial_prompt: Array
+    _image_size: int = struct.field(pytree_node=False)
+    _class_names: tuple[str, ...] = struct.field(pytree_node=False)
+    _identity: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What it is, as JSON values."""
+        return dict(self._identity)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The C class names, in the order of the logits."""
+        return self._class_names
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that it takes, in pixels."""
+        return self._image_size
+
+    @property
+    def initial_prompt(self) -> Float[Array, "n_ctx d"]:
+        """The unlearnt soft prompt."""
+        return self._initial_prompt
 
 
 def opaque(query: F) -> F:

@@ -1,14 +1,16 @@
 """Checkpoints by orbax: atomic, resumable, and enough by themselves to predict with.
 
 A checkpoint holds the run's state, the tuned prompt and head, and as JSON which black box, class names and settings
-they belong to. The two latest and the one with the lowest training loss are kept.
+they belong to, all under one digest: what a disk or a copy changed is passed over, for the checkpoint before. The two
+latest and the one with the lowest training loss are kept.
 """
 
 import contextlib
 import hashlib
+import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from craft_jax.errors import UserError
 
-FORMAT = 4
+FORMAT = 5
+_WITHOUT_DIGEST = 4  # the format before, which is still read
 CHECKPOINTS = "checkpoints"  # folder in a workdir
 _ITEMS = ("state", "tuned", "about")
 
@@ -41,13 +44,26 @@ class TunedModel(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """A checkpoint's content; arrays are NumPy's."""
+    """A checkpoint's content; arrays are NumPy's. `damaged` are the newer ones that were passed over."""
 
     step: int
     state: dict[str, np.ndarray]
     tuned: TunedModel
     about: dict[str, Any]
     damaged: tuple[int, ...]
+
+    def warnings(self) -> list[str]:
+        """What whoever goes on from it should know."""
+        lines = [f"checkpoint {step} is damaged; falling back to checkpoint {self.step}" for step in self.damaged]
+        if self.about["format"] == _WITHOUT_DIGEST:
+            lines.append(
+                f"checkpoint {self.step} is of an older version of craft_jax, without a digest: damage would go unseen"
+            )
+        return lines
+
+
+class _Damaged(Exception):
+    """A checkpoint that can be read, but does not hold what was written."""
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
@@ -58,6 +74,14 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
 def checksum(tree: Any) -> str:
     """Of every bit of a tree's leaves."""
     return hashlib.sha256(b"".join(leaf.tobytes() for leaf in flatten(tree).values())).hexdigest()
+
+
+def _digest(state: Mapping[str, Any], tuned: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """Of all that a checkpoint holds: every array's path, dtype, shape and bits, and the JSON beside them."""
+    digest = hashlib.sha256(json.dumps({**about, "digest": None}, sort_keys=True).encode())
+    for path, leaf in sorted(flatten({"state": state, "tuned": tuned}).items()):
+        digest.update(f"{path} {leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
+    return digest.hexdigest()
 
 
 def unflatten(leaves: dict[str, np.ndarray], like: Any) -> Any:
@@ -93,7 +117,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax narrates every save, and we every failure
         self.folder = (workdir / CHECKPOINTS).absolute()
         if not read_only:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -125,14 +149,16 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, tuned: TunedModel, about: dict[str, Any], refined_loss: float) -> None:
         """Starts saving; returns before it is done. A kill in the middle leaves the checkpoints before untouched."""
+        leaves = flatten(state)
+        learnt = jax.tree.map(np.asarray, {"prompt": tuned.prompt, "head": tuned.head})
+        about = {"format": FORMAT, "black_box": tuned.black_box, "class_names": tuned.class_names, **about}
+        about["digest"] = _digest(leaves, learnt, about)
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(flatten(state)),
-                tuned=ocp.args.StandardSave(jax.tree.map(np.asarray, {"prompt": tuned.prompt, "head": tuned.head})),
-                about=ocp.args.JsonSave(
-                    {"format": FORMAT, "black_box": tuned.black_box, "class_names": tuned.class_names, **about}
-                ),
+                state=ocp.args.StandardSave(leaves),
+                tuned=ocp.args.StandardSave(learnt),
+                about=ocp.args.JsonSave(about),
             ),
             metrics={"refined_loss": refined_loss},
         )
@@ -174,10 +200,14 @@ class Checkpoints:
                 state=ocp.args.StandardRestore(), tuned=ocp.args.StandardRestore(), about=ocp.args.JsonRestore()
             ),
         )
-        if items.about["format"] != FORMAT:
+        written = items.about.get("format")
+        without = written == _WITHOUT_DIGEST and "digest" not in items.about
+        if not without and items.about.get("digest") != _digest(items.state, items.tuned, items.about):
+            raise _Damaged(f"checkpoint {step} does not hold what was written")
+        if written not in (FORMAT, _WITHOUT_DIGEST):
             raise UserError(
-                f"{self.folder / str(step)}: checkpoint format {items.about['format']}, and this version of craft_jax "
-                f"reads format {FORMAT}; use the version that wrote it"
+                f"{self.folder / str(step)}: checkpoint format {written}, and this version of craft_jax reads format "
+                f"{FORMAT}; use the version that wrote it"
             )
         tuned = TunedModel(
             **items.tuned, black_box=items.about["black_box"], class_names=tuple(items.about["class_names"])
@@ -213,6 +243,6 @@ def open_for_prediction(workdir: Path) -> Restored:
         restored = checkpoints.restore_latest()
     if restored is None:
         raise UserError(f"{workdir} holds no finished checkpoint yet; let its run get further")
-    for step in restored.damaged:
-        print(f"{workdir}: checkpoint {step} is damaged; using checkpoint {restored.step}", file=sys.stderr)
+    for line in restored.warnings():
+        print(f"{workdir}: {line}", file=sys.stderr)
     return restored

@@ -90,7 +90,7 @@ class Encoder:
 
         def kept() -> Handle | None:
             path = entry()
-            return path and feature_cache.read(path, like)
+            return path and feature_cache.read(path, like, self._say)
 
         def encode(batches: range) -> Handle:
             part = _between(photographs, crops, batches.start * batch, batches.stop * batch)
@@ -106,6 +106,10 @@ class Encoder:
         if (not self.spread or hosts.is_first()) and (path := entry()):
             feature_cache.write(path, handle)
         return handle
+
+    def _say(self, line: str) -> None:
+        if self.stream:
+            print(line, file=self.stream, flush=True)
 
     def _in_batches(
         self,

@@ -111,8 +111,8 @@ def _kept(workdir: Path, black_box: BlackBox, seen: str, config: Config, stream:
         if restored is None:
             return {}
         _check_same_run(restored, black_box, seen, config, workdir)
-        for step in restored.damaged:
-            print(f"checkpoint {step} is damaged; falling back to checkpoint {restored.step}", file=stream)
+        for line in restored.warnings():
+            print(line, file=stream)
         checkpoints.drop(restored.damaged)
     print(f"resuming {workdir} after step {restored.step} of {config.steps}", file=stream, flush=True)
     about = {name: restored.about[name] for name in ("prompt_std", "zero_shot", "seconds", "ledger")}

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -33,18 +33,46 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
 
 
-def lock(file: TextIO) -> bool:
-    """Takes an open file's lock until it is closed; False where another process has it, or this one elsewhere.
+@contextlib.contextmanager
+def held(path: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Holds a lock by the file `path`, which is there for as long; waits where another has it.
 
     The system lets go of a killed process's. A file system without locks gives everyone theirs.
+
+    Args:
+      path: the file.
+      busy: called once where another process has the lock, or this one elsewhere; may raise not to wait for it.
     """
+    file = _locked(path, busy)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the lock is let go: who waits for it sees that its file is gone
+        file.close()
+
+
+def _locked(path: Path, busy: Callable[[], None]) -> TextIO:
+    told = False
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)  # whoever had it may have taken an empty folder away
+        file = path.open("w")
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    busy()
+                told = True
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            return file
+        except BaseException:
+            file.close()
+            raise
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
 
 
 @contextlib.contextmanager
@@ -54,17 +82,16 @@ def sole_writer(folder: Path) -> Iterator[None]:
     Raises:
       UserError: where another run has it.
     """
+
+    def refuse() -> None:
+        raise UserError(f"another run is writing into {folder}; wait for its end, or choose another --workdir")
+
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    claim = folder / ".writing"
-    with claim.open("w") as file:
-        if not lock(file):
-            raise UserError(f"another run is writing into {folder}; wait for its end, or choose another --workdir")
-        try:
+    try:
+        with held(folder / ".writing", busy=refuse):
             yield
-        finally:
-            if list(folder.iterdir()) == [claim]:
-                claim.unlink()
-                with contextlib.suppress(OSError):  # something else came to be there
-                    for path in made:
-                        path.rmdir()
+    finally:
+        with contextlib.suppress(OSError):  # something was written into it
+            for path in made:
+                path.rmdir()

@@ -234,9 +234,14 @@ def _without_stragglers() -> Iterator[None]:
 def open_for_prediction(workdir: Path) -> Restored:
     """The newest readable checkpoint of a run; says on standard error where newer ones are damaged.
 
+    Args:
+      workdir: the run's, or its folder of checkpoints.
+
     Raises:
       UserError: where the folder holds no checkpoint.
     """
+    if workdir.name == CHECKPOINTS and not (workdir / CHECKPOINTS).is_dir():
+        workdir = workdir.parent
     if not (workdir / CHECKPOINTS).is_dir():
         raise UserError(f"{workdir} holds no checkpoints; give the --workdir of a run, such as runs/demo")
     with Checkpoints(workdir, read_only=True) as checkpoints:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import json
 from collections.abc import Callable, Iterator
@@ -11,8 +10,8 @@ from typing import Any
 
 import jax
 
-from craft_jax import blackbox, data, feature_cache, plan, protocols, training
-from craft_jax.atomic import lock, write_atomically
+from craft_jax import blackbox, data, feature_cache, folders, plan, protocols, training
+from craft_jax.atomic import held, write_atomically
 from craft_jax.blackbox import BlackBox
 from craft_jax.checkpoints import TunedModel
 from craft_jax.config import Config, DataConfig
@@ -72,7 +71,7 @@ def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, blac
     cache = feature_cache.default_folder() if run.config.run.reuse_features else None
     if config == run.config:  # images of the same classes, shifted
         images, names_file = sources.paths(config.data)
-        folder = Path(config.data.root).expanduser() / imagenet.SHIFTS[name]
+        folder = folders.expanded(config.data.root, "data.root") / imagenet.SHIFTS[name]
         shifted = imagenet.load_shift(folder, images, names_file)
         row = protocols.on_shifted_images(tuned, black_box, shifted, cache)
         return row | {"split": f"the images of {folder.name}"}
@@ -85,10 +84,7 @@ def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, blac
 @contextlib.contextmanager
 def alone(workdir: Path) -> Iterator[None]:
     """Waits until no other sweep works in `workdir`."""
-    training.check_workdir(workdir)
+    folders.check_writable(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as file:
-        if not lock(file):
-            print(f"another process works in {workdir}; waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with held(workdir / ".lock", busy=lambda: print(f"another process works in {workdir}; waiting for it", flush=True)):
         yield

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from craft_jax import config as settings
-from craft_jax import preemption
+from craft_jax import folders, preemption
 from craft_jax.entry import RESUMES, exit_on_user_error, inside_settings_file, last_line, parse
 from craft_jax.errors import UserError
 
@@ -53,7 +53,8 @@ def main(argv: list[str]) -> None:
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; settings are given as --config.NAME=VALUE")
     config = settings.from_config_dict(settings_file(given))
-    workdir = Path(given.workdir or f"runs/{label_of(config_flags.get_config_filename(given['config']))}")
+    own = f"runs/{label_of(config_flags.get_config_filename(given['config']))}"
+    workdir = folders.named(given.workdir or own, "--workdir")
 
     stop = preemption.Notice()
     stop.listen()
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> None:
 
     _meet(given)
     with hosts.watched():
-        hosts.first_alone(lambda: training.check_workdir(workdir))
+        hosts.first_alone(lambda: folders.check_writable(workdir))
         photographs, black_box = hosts.together(lambda: _load(config))
     if hosts.is_first():
         for note in photographs.notes:

@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from craft_jax import config as settings
+from craft_jax import folders
 from craft_jax.config import BUNDLED, Config
 from craft_jax.data.imagenet import SHIFTS
 from craft_jax.entry import parse
@@ -128,7 +129,7 @@ def _transfers(label: str, run: Config, protocol: str, others: dict[str, Config]
 def _shifts(run: Config) -> dict[str, Config]:
     if run.data.source != "imagenet":
         raise UserError(f"--protocol=shift needs data.source=imagenet, not {run.data.source}; use configs/imagenet.py")
-    root = Path("" if run.data.root == BUNDLED else run.data.root).expanduser()
+    root = folders.expanded("" if run.data.root == BUNDLED else run.data.root, "data.root")
     found = {name: run for name, folder in SHIFTS.items() if (root / folder).is_dir()}
     if not found:
         raise UserError(f"{root}: none of {', '.join(SHIFTS.values())} is there; lay them out as CoOp does")

@@ -16,6 +16,7 @@ from absl import flags
 from jaxtyping import Float
 from PIL import Image
 
+from craft_jax import folders
 from craft_jax.data import Photograph, PhotographFile, folder
 from craft_jax.entry import parse
 from craft_jax.errors import UserError
@@ -94,7 +95,9 @@ def _answers(tuned: "TunedModel", black_box: "BlackBox", paths: Sequence[Path], 
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
-    flags.DEFINE_string("checkpoint", None, "Workdir of a run, such as runs/demo.", flag_values=values)
+    flags.DEFINE_string(
+        "checkpoint", None, "Workdir of a run, such as runs/demo, or its folder checkpoints.", flag_values=values
+    )
     flags.DEFINE_string(
         "model", None, "Where the black box is now, if not where the checkpoint says.", flag_values=values
     )
@@ -112,6 +115,7 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     given, images = parse(_flags(), argv, usage=_USAGE)
     if not given.checkpoint or not images:
         raise UserError(f"a checkpoint and at least one image are needed; {_USAGE}")
+    checkpoint = folders.named(given.checkpoint, "--checkpoint")
     if given.top < 1:
         raise UserError(f"--top={given.top} must be at least 1")
     paths = list(_expand(images, stdin))
@@ -120,7 +124,7 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
 
     from craft_jax import blackbox, checkpoints
 
-    tuned = checkpoints.open_for_prediction(Path(given.checkpoint)).tuned
+    tuned = checkpoints.open_for_prediction(checkpoint).tuned
     owner = tuned.black_box
     if blackbox.is_remote(owner):
         raise UserError(f"the checkpoint is for {owner['model']}, a remote black box; call craft_jax.predict with it")
@@ -141,13 +145,17 @@ def _show_all(answers: Iterator[_Answer], show: Callable[[_Answer], None]) -> No
 def _expand(images: list[str], stdin: TextIO) -> Iterator[Path]:
     """Files as they are, the images of a folder in order of name, and for `-` the list on standard input."""
     for name in images:
-        path = Path(name)
+        path = _path(name)
         if name == "-":
-            yield from (Path(line.strip()) for line in stdin if line.strip())
+            yield from (_path(line.strip()) for line in stdin if line.strip())
         elif path.is_dir():
             yield from (photograph.path for photograph in folder.images_below(path))
         else:
             yield path
+
+
+def _path(name: str) -> Path:
+    return Path(name).expanduser() if name.startswith("~/") else Path(name)
 
 
 def _best(row: np.ndarray, class_names: tuple[str, ...], top: int) -> list[tuple[str, float]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from craft_jax import plan, preemption
+from craft_jax import folders, plan, preemption
 from craft_jax.entry import RESUMES, exit_on_user_error, parse
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.plan import PlannedRun
@@ -68,6 +68,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--config is missing; try --config=configs/demo.py")
     if given.protocol not in plan.PROTOCOLS:
         raise UserError(f"--protocol={given.protocol} must be one of {', '.join(plan.PROTOCOLS)}")
+    workdir = folders.named(given.workdir, "--workdir")
     runs = plan.plan(
         given.config,
         overrides,
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> None:
         seeds=_numbers("seeds", given.seeds),
         protocol=given.protocol,
         targets=given.targets,
-        workdir=Path(given.workdir),
+        workdir=workdir,
     )
     share = _share(given.array, runs)
     missing = [run for run in share if not plan.is_done(run)]
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> None:
         failures = _side_by_side(command, runs, missing, given.parallel)
     else:
         failures = _one_by_one(missing)
-    _write_table(runs, given.protocol, Path(given.workdir), whole=share == runs)
+    _write_table(runs, given.protocol, workdir, whole=share == runs)
     if failures:
         raise UserError(f"{len(failures)} of {len(missing)} runs failed; the first: {failures[0]}")
 

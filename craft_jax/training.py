@@ -8,13 +8,12 @@ import dataclasses
 import functools
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from craft_jax import assembly, choice, collaborative, evaluation, hosts, report
+from craft_jax import assembly, choice, collaborative, evaluation, folders, hosts, report
 from craft_jax.assembly import Run
 from craft_jax.atomic import sole_writer, write_atomically
 from craft_jax.blackbox.meter import Ledger
@@ -64,7 +63,7 @@ def train(
       black_box: set up for `photographs.class_names`.
       photographs: with the shots drawn.
       config: the settings; those of `data` and `black_box` that were used to load the two before, as labels.
-      workdir: folder of the run; a finished run in it is returned as it is.
+      workdir: folder of the run, no URL; a finished run in it is returned as it is.
       stream: where progress is shown, by host 0; standard output by default.
       stop: asked between compiled calls; True on any host saves a checkpoint and stops the run on all.
 
@@ -73,12 +72,12 @@ def train(
       UserError: where the workdir cannot be written, another run is writing into it, or it holds a run with other
         settings or photographs; where devices are too few, or a photograph cannot be read. Nothing is written then.
     """
-    workdir, stream, began = Path(workdir), stream or sys.stdout, time.monotonic()
+    workdir, stream, began = folders.named(workdir, "--workdir"), stream or sys.stdout, time.monotonic()
     hosts.check_alike("settings", str(config))
     seen = photographs.digest()
     hosts.check_alike("photographs", seen)
     hosts.check_alike("black boxes", str(black_box.identity), "give every host the same model")
-    hosts.first_alone(lambda: check_workdir(workdir))
+    hosts.first_alone(lambda: folders.check_writable(workdir))
     with contextlib.ExitStack() as alone:
         hosts.first_alone(lambda: alone.enter_context(sole_writer(workdir)))
         if hosts.first_alone((workdir / RESULT).exists):
@@ -197,20 +196,6 @@ def _loop(run: Run, start: _Start, record: Record | None, stop: Callable[[], boo
 
 def _due(every: int, done: int, config: Config) -> bool:
     return done == config.steps or (every > 0 and done % every == 0)
-
-
-def check_workdir(workdir: Path) -> None:
-    """Raises UserError where a run could not write into `workdir`; leaves nothing behind."""
-    existing = workdir.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir}: cannot write into {existing} ({error.strerror}); choose another"
-        ) from error
 
 
 def _finished(workdir: Path, black_box: BlackBox, seen: str, config: Config, stream: TextIO) -> Outcome:

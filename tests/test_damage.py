@@ -148,3 +148,15 @@ def test_encoded_images_whose_checksums_were_made_to_fit_do_not_pass_either(tmp_
     np.savez(path, **{**entries, "0": handle + 1})
 
     assert feature_cache.read(path, handle) is None
+
+
+def test_a_checkpoint_is_found_by_its_workdir_and_by_the_folder_that_a_run_prints(whole):
+    by_workdir, by_folder = map(checkpoints.open_for_prediction, (whole, whole / "checkpoints"))
+
+    assert _content(by_workdir) == _content(by_folder)
+
+
+def test_a_finished_run_leaves_no_lock_behind(whole):
+    assert {path.name for path in whole.iterdir()} == {
+        "checkpoints", "metrics.jsonl", "result.json", "report.md", "curve.png"
+    }  # fmt: skip

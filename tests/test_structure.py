@@ -11,7 +11,7 @@ PACKAGE = Path(craft_jax.__file__).parent
 
 # Left to right as data flows; a room imports only rooms before it.
 ROOMS = [
-    "errors", "atomic", "preemption", "entry", "validation", "config", "published", "recipes", "variants",
+    "errors", "folders", "atomic", "preemption", "entry", "validation", "config", "published", "recipes", "variants",
     "randomness", "data", "blackbox", "prompt", "estimators", "searches", "divergence", "objectives", "refinement",
     "hosts", "meeting", "devices", "collaborative", "progress", "feature_cache", "encoding", "checkpoints",
     "evaluation", "calibration", "choice", "assembly", "protocols", "metrics_log", "report", "record", "training",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from craft_jax import folders
 from craft_jax.config import BUNDLED, DataConfig
 from craft_jax.data import coop, fgvc, folder, imagenet, listing, prepared
 from craft_jax.data.fewshot import FewShotSet, draw_shots, half
@@ -48,7 +49,7 @@ def paths(config: DataConfig) -> tuple[Path, Path]:
     """The folder of images and the split that the settings name; raises UserError where the root is not there."""
     if config.root == BUNDLED:
         return _BUNDLED_SET / (config.images or _BUNDLED_IMAGES), _BUNDLED_SET / (config.split or _BUNDLED_SPLIT)
-    root = Path(config.root).expanduser()
+    root = folders.expanded(config.root, "data.root")
     if not root.is_dir():
         raise UserError(f"data.root={config.root}: no such folder; set it to the one that holds the data")
     if not config.split and config.source != "folder":
@@ -60,7 +61,7 @@ def _read_prepared(config: DataConfig) -> FewShotSet:
     root = "" if config.root == BUNDLED else config.root
     if not config.split:
         return prepared.load(config.tfds, root)
-    return prepared.load_joined(config.tfds, root, Path(root).expanduser() / config.split)
+    return prepared.load_joined(config.tfds, root, folders.expanded(root, "data.root") / config.split)
 
 
 _SPLITS = {

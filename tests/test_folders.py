@@ -1,0 +1,86 @@
+"""Folders that a user names, and the locks that keep two processes out of one."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import craft_jax
+from craft_jax import atomic, folders, prediction, sweep
+from craft_jax.errors import UserError
+from craft_jax.main import main
+
+CONFIG = "--config=configs/demo.py"
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://bucket/run", "https://host/run", "file:///tmp/run"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda url: main(["main", CONFIG, f"--workdir={url}"]),
+        lambda url: sweep.main(["sweep", CONFIG, f"--workdir={url}"]),
+        lambda url: prediction.main(["predict", f"--checkpoint={url}", "photo.jpg"]),
+    ],
+    ids=["main", "sweep", "predict"],
+)
+def test_a_url_is_refused_as_a_folder_before_anything_is_asked_or_made(command, url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(Path(__file__).parent.parent / "configs")
+    with pytest.raises(UserError, match=f"^--(workdir|checkpoint)={url}: a URL.*mounted"):
+        command(url)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["configs"]
+
+
+@pytest.mark.parametrize("workdir", ["gs://bucket/run", Path("gs://bucket/run")])
+def test_training_from_python_refuses_a_url_too(workdir, small_black_box, small_set, small_config):
+    with pytest.raises(UserError, match="a URL"):
+        craft_jax.train(small_black_box, small_set, small_config, workdir)
+
+
+@pytest.mark.parametrize("folder", ["runs/demo", "c:/runs", "a:b/c", "/data/x=1/y", "run:1/seed:2"])
+def test_folders_with_unusual_names_are_none_the_less_folders(folder):
+    assert folders.named(folder, "--workdir") == Path(folder)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert folders.named("~/runs", "--workdir") == tmp_path / "runs"
+    root = Path(__file__).parent.parent
+    config = f"--config={root}/configs/demo.py"
+
+    for command in (
+        lambda: main(["main", config, "--workdir=~/file/run"]),
+        lambda: sweep.main(["sweep", config, "--workdir=~/file/run", "--shots=1", "--seeds=1"]),
+        lambda: prediction.main(["predict", "--checkpoint=~/file", "photo.jpg"]),
+    ):
+        with pytest.raises((UserError, OSError)) as caught:
+            command()
+        assert str(tmp_path / "file") in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(UserError, match="--workdir=~nobody-here/x: no such home folder"):
+        folders.named("~nobody-here/x", "--workdir")
+
+
+def _append_alone(path):
+    """Reads, waits and writes: what two at once would lose is seen in the sum."""
+    for _ in range(20):
+        with atomic.held(path / ".lock", busy=lambda: None):
+            count = int((path / "count").read_text())
+            time.sleep(0.001)
+            (path / "count").write_text(str(count + 1))
+
+
+def test_a_lock_leaves_no_file_and_is_never_had_by_two(tmp_path):
+    (tmp_path / "count").write_text("0")
+    workers = [threading.Thread(target=_append_alone, args=(tmp_path,)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+
+    assert (tmp_path / "count").read_text() == "80"
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]

@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, whoever else writes them at the same time; and locks."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TextIO
 
 from craft_jax.errors import UserError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -24,13 +27,36 @@ def replacing(path: Path) -> Iterator[Path]:
     A folder may be made there too; it takes the place of none, or of an empty one.
     """
     # A folder, for a temporary file would be readable by its owner alone, and so would what it replaces.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as holder:
+    with naming_full_disk(path.parent), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as holder:
         partial = Path(holder) / path.name
         yield partial
         if partial.is_file():  # a machine that crashes could else leave the new name without the content
             with partial.open("rb") as written:
                 os.fsync(written.fileno())
         os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def naming_full_disk(folder: Path) -> Iterator[None]:
+    """What fails inside for want of space in `folder` becomes a UserError that says so."""
+    try:
+        yield
+    except Exception as error:
+        if not _for_want_of_space(error):
+            raise
+        raise UserError(
+            f"{folder}: no space is left on its disk; make room there, and the same command goes on from what is whole"
+        ) from error
+
+
+def _for_want_of_space(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return True
+        if any(os.strerror(number) in str(error) for number in _NO_SPACE):  # tensorstore's own kinds of error
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextlib.contextmanager

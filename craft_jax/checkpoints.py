@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from craft_jax.atomic import naming_full_disk
 from craft_jax.errors import UserError
 
 FORMAT = 5
@@ -145,7 +146,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
+        with naming_full_disk(self.folder):
+            self._manager.close()
 
     def save(self, step: int, state: Any, tuned: TunedModel, about: dict[str, Any], refined_loss: float) -> None:
         """Starts saving; returns before it is done. A kill in the middle leaves the checkpoints before untouched."""
@@ -153,19 +155,18 @@ class Checkpoints:
         learnt = jax.tree.map(np.asarray, {"prompt": tuned.prompt, "head": tuned.head})
         about = {"format": FORMAT, "black_box": tuned.black_box, "class_names": tuned.class_names, **about}
         about["digest"] = _digest(leaves, learnt, about)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(leaves),
-                tuned=ocp.args.StandardSave(learnt),
-                about=ocp.args.JsonSave(about),
-            ),
-            metrics={"refined_loss": refined_loss},
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(leaves),
+            tuned=ocp.args.StandardSave(learnt),
+            about=ocp.args.JsonSave(about),
         )
+        with naming_full_disk(self.folder):
+            self._manager.save(step, args=items, metrics={"refined_loss": refined_loss})
 
     def wait(self) -> None:
         """Returns once every save is on disk."""
-        self._manager.wait_until_finished()
+        with naming_full_disk(self.folder):
+            self._manager.wait_until_finished()
 
     def restore_latest(self) -> Restored | None:
         """The newest checkpoint that can be read, or None where there is none at all.

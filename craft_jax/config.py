@@ -177,11 +177,14 @@ class ConsistencyConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """How the run is carried out; nothing here changes what is learnt.
+    """How the run is carried out; but for `chunk_pairs` nothing here changes what is learnt.
+
+    The same settings may change where a run is resumed.
 
     Attributes:
       devices: how many to use, in equal shares of every host; 0 takes all.
       chunk_pairs: antithetic pairs that one device evaluates at once, which bounds memory; 0 chooses for the machine.
+        Sums in other groups round otherwise, so that a run keeps it.
       steps_per_call: collaborative steps inside one compiled call, and between two log lines.
       eval_every: steps between two test evaluations for the curve; 0 evaluates at the end alone.
       checkpoint_every: steps between two checkpoints.

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from craft_jax.atomic import replacing
+from craft_jax.errors import UserError
 
 _DIGEST = "digest"
 
@@ -57,7 +58,7 @@ def write(path: Path, handle: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             np.savez(partial, **arrays)
-    except OSError:
+    except (OSError, UserError):
         return
 
 

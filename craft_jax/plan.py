@@ -8,13 +8,13 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
 from craft_jax import config as settings
-from craft_jax import folders
+from craft_jax import folders, identity
 from craft_jax.config import BUNDLED, Config
 from craft_jax.data.imagenet import SHIFTS
 from craft_jax.entry import parse
@@ -139,20 +139,17 @@ def _shifts(run: Config) -> dict[str, Config]:
 def is_trained(run: PlannedRun) -> bool:
     """Whether the run's training is finished, with the settings that are now planned.
 
+    Where the photographs or the model lie elsewhere now, only training itself can tell.
+
     Raises:
       UserError: where its workdir holds a finished run with other settings.
     """
-    if not (run.workdir / "result.json").exists() or not (run.workdir / SETTINGS).exists():
+    made = _whole(run.workdir / SETTINGS)
+    if made is None or _whole(run.workdir / "result.json") is None:
         return False
-    made = json.loads((run.workdir / SETTINGS).read_text(encoding="utf-8"))
     asked = learnt_by(run.config)
-    for name in sorted(made.keys() | asked.keys()):
-        if made.get(name) != asked.get(name):
-            raise UserError(
-                f"{run.workdir} holds a run with {name}={made.get(name)!r}, not {asked.get(name)!r}; choose another "
-                "--workdir"
-            )
-    return True
+    identity.check_settings(made, asked, run.workdir)
+    return not identity.moved(made, asked)
 
 
 def is_done(run: PlannedRun) -> bool:
@@ -162,11 +159,17 @@ def is_done(run: PlannedRun) -> bool:
 
 def is_tested(run: PlannedRun, name: str) -> bool:
     """Whether the run is tested on `name`, with the data settings that are now planned for it."""
-    file = transfer_file(run, name)
-    if not file.exists():
-        return False
-    made = json.loads(file.read_text(encoding="utf-8"))
-    return made.get("data") == data_of(run.transfers[name])
+    made = _whole(transfer_file(run, name))
+    return made is not None and made.get("data") == data_of(run.transfers[name])
+
+
+def _whole(file: Path) -> dict[str, Any] | None:
+    """What a file of JSON holds; None where it is not there or damaged, and so to be made again."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def transfer_file(run: PlannedRun, name: str) -> Path:
@@ -182,4 +185,4 @@ def data_of(config: Config) -> dict[str, object]:
 def learnt_by(config: Config) -> dict[str, object]:
     """The settings that decide what a run learns, by full name: all but those of how it is carried out."""
     flat = settings.flat_settings(dataclasses.asdict(config))
-    return {name: value for name, value in flat.items() if not name.startswith("run.")}
+    return {name: value for name, value in flat.items() if identity.is_learnt_by(name)}

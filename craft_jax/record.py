@@ -1,6 +1,7 @@
 """What a run leaves on disk and on the screen while it goes, kept by host 0: log, tests, checkpoints, progress."""
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +13,7 @@ from craft_jax.assembly import Run
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.checkpoints import Checkpoints, TunedModel
 from craft_jax.collaborative import Metrics, Problem, TuningState
+from craft_jax.errors import UserError
 from craft_jax.metrics_log import MetricsLog, Row
 from craft_jax.progress import Progress
 
@@ -24,8 +26,8 @@ class Record:
       step: that the run starts or resumes at; later lines of an earlier log are dropped.
       log: path of metrics.jsonl.
       checkpoints: where states are kept.
-      photographs: digest of those that the run sees, which every checkpoint carries.
-      zero_shot: accuracy that every checkpoint carries.
+      carried: what every checkpoint carries beside its own: digests of the photographs, the zero-shot accuracy.
+      kept: rows of the log as the checkpoint that is resumed has them; None where it has none.
       began: time.monotonic() of the start, less the seconds that earlier parts of the run took.
       stream: where progress is shown.
     """
@@ -37,14 +39,18 @@ class Record:
         log: Path,
         *,
         checkpoints: Checkpoints,
-        photographs: str,
-        zero_shot: float,
+        carried: Row,
+        kept: list[Row] | None,
         began: float,
         stream: TextIO,
     ) -> None:
-        self._run, self._checkpoints, self._photographs = run, checkpoints, photographs
-        self._zero_shot, self._began = zero_shot, began
-        self._log = MetricsLog(log, resume_step=step)
+        self._run, self._checkpoints, self._carried, self._began = run, checkpoints, carried, began
+        self._log = MetricsLog(log, step, kept, functools.partial(print, file=stream, flush=True))
+        if step == run.config.steps and "test_chosen" not in (self.rows or [{}])[-1]:
+            raise UserError(
+                f"{log} lacks the last step, which this checkpoint of an older version does not hold; remove "
+                f"{checkpoints.folder / str(step)}, and the same command makes its steps again"
+            )
         self._progress = Progress(run.config.steps, step, run.config.query_budget, stream)
         self._saved = step
 
@@ -89,10 +95,10 @@ class Record:
             return
         self._saved = step
         about = {
-            "photographs": self._photographs,
+            **self._carried,
+            "metrics": list(self.rows),  # written while the run goes on
             "settings": dataclasses.asdict(self._run.config),
             "ledger": dataclasses.asdict(self._run.meter.ledger),
-            "zero_shot": self._zero_shot,
             "prompt_std": self._run.prompt_std,
             "seconds": time.monotonic() - self._began,
         }

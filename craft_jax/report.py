@@ -1,12 +1,26 @@
 """What a run leaves for people: the table on the screen, the curve as PNG, and a short report in Markdown."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from craft_jax.atomic import replacing
 
 Row = dict[str, Any]
+
+
+def is_whole(result: Path, stream: TextIO) -> bool:
+    """Whether a run has left its result.json; says so where it did and the file is damaged."""
+    if not result.exists():
+        return False
+    try:
+        whole = {"zero_shot", "accuracy", "chosen", "ledger"} <= set(json.loads(result.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        whole = False
+    if not whole:
+        print(f"{result} is damaged; writing it anew from the last checkpoint", file=stream, flush=True)
+    return whole
 
 
 def table(result: Row) -> str:

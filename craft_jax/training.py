@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from craft_jax import assembly, choice, collaborative, evaluation, folders, hosts, report
+from craft_jax import assembly, choice, collaborative, evaluation, folders, hosts, identity, report
 from craft_jax.assembly import Run
 from craft_jax.atomic import sole_writer, write_atomically
 from craft_jax.blackbox.meter import Ledger
@@ -35,7 +35,6 @@ from craft_jax.errors import Interrupted, UserError
 from craft_jax.metrics_log import Row
 from craft_jax.record import Record, ends, rows_of
 
-_FREE_TO_CHANGE = {"run.devices", "run.shard_images"}
 RESULT, REPORT, CURVE, METRICS = "result.json", "report.md", "curve.png", "metrics.jsonl"
 
 
@@ -80,13 +79,17 @@ def train(
     hosts.first_alone(lambda: folders.check_writable(workdir))
     with contextlib.ExitStack() as alone:
         hosts.first_alone(lambda: alone.enter_context(sole_writer(workdir)))
-        if hosts.first_alone((workdir / RESULT).exists):
-            return _finished(workdir, black_box, seen, config, stream)
-        kept = hosts.first_alone(lambda: _kept(workdir, black_box, seen, config, stream))
+        if hosts.first_alone(lambda: report.is_whole(workdir / RESULT, stream)):
+            finished = _finished(workdir, black_box, photographs, config, stream)
+            if finished:
+                return finished
+        kept = hosts.first_alone(lambda: _kept(workdir, black_box, photographs, config, stream))
         run = assembly.assemble(black_box, photographs, config, kept.get("prompt_std", 0.0), stream)
         start = _resume(run, kept) if kept else _begin(run)
         with _open(workdir) as checkpoints:
-            record = None if checkpoints is None else _record(run, start, seen, workdir, checkpoints, began, stream)
+            record = (
+                None if checkpoints is None else _record(run, start, photographs, workdir, checkpoints, began, stream)
+            )
             with record or contextlib.nullcontext(), owners_errors(black_box):
                 reached = _loop(run, start, record, stop)
         result = hosts.first_alone(lambda: _leave(run, photographs, start, record, workdir, time.monotonic() - began))
@@ -99,9 +102,10 @@ class _Start(NamedTuple):
     state: TuningState
     zero_shot: float
     seconds: float
+    rows: list[Row] | None
 
 
-def _kept(workdir: Path, black_box: BlackBox, seen: str, config: Config, stream: TextIO) -> Row:
+def _kept(workdir: Path, black_box: BlackBox, photographs: FewShotSet, config: Config, stream: TextIO) -> Row:
     """What the newest readable checkpoint holds of this run, with its flattened state; empty where there is none."""
     if not (workdir / CHECKPOINTS).is_dir():
         return {}
@@ -109,18 +113,18 @@ def _kept(workdir: Path, black_box: BlackBox, seen: str, config: Config, stream:
         restored = checkpoints.restore_latest()
         if restored is None:
             return {}
-        _check_same_run(restored, black_box, seen, config, workdir)
+        _check_same_run(restored, black_box, photographs, config, workdir)
         for line in restored.warnings():
             print(line, file=stream)
         checkpoints.drop(restored.damaged)
     print(f"resuming {workdir} after step {restored.step} of {config.steps}", file=stream, flush=True)
     about = {name: restored.about[name] for name in ("prompt_std", "zero_shot", "seconds", "ledger")}
-    return about | {"state": restored.state}
+    return about | {"state": restored.state, "metrics": restored.about.get("metrics")}
 
 
 def _resume(run: Run, kept: Row) -> _Start:
     run.meter.ledger = Ledger(**kept["ledger"])
-    return _Start(unflatten(kept["state"], like=run.state), kept["zero_shot"], kept["seconds"])
+    return _Start(unflatten(kept["state"], like=run.state), kept["zero_shot"], kept["seconds"], kept["metrics"])
 
 
 def _begin(run: Run) -> _Start:
@@ -132,7 +136,7 @@ def _begin(run: Run) -> _Start:
 
     asked = hosts.first_alone(ask)
     run.meter.ledger = Ledger(**asked["ledger"])
-    return _Start(run.state, asked["zero_shot"], seconds=0.0)
+    return _Start(run.state, asked["zero_shot"], seconds=0.0, rows=[])
 
 
 def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None]:
@@ -143,15 +147,25 @@ def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None
 
 
 def _record(
-    run: Run, start: _Start, seen: str, workdir: Path, checkpoints: Checkpoints, began: float, stream: TextIO
+    run: Run,
+    start: _Start,
+    photographs: FewShotSet,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    began: float,
+    stream: TextIO,
 ) -> Record:
     return Record(
         run,
         int(start.state.step),
         workdir / METRICS,
         checkpoints=checkpoints,
-        photographs=seen,
-        zero_shot=start.zero_shot,
+        carried={
+            "photographs": photographs.digest(),
+            "content": photographs.content(),
+            "zero_shot": start.zero_shot,
+        },
+        kept=start.rows,
         began=began - start.seconds,
         stream=stream,
     )
@@ -176,7 +190,7 @@ def _loop(run: Run, start: _Start, record: Record | None, stop: Callable[[], boo
             if record:
                 record.save(run.spread.fetch(state))
             raise Interrupted(f"stopped after step {done} of {config.steps}")
-        steps = min(config.run.steps_per_call, config.steps - done)
+        steps = min(config.run.steps_per_call - done % config.run.steps_per_call, config.steps - done)
         before = run.meter.ledger
         run.meter.admit(run.cost_of_step * steps)
         state, metrics = steps_in_one_call(steps)(placed, state)
@@ -198,32 +212,39 @@ def _due(every: int, done: int, config: Config) -> bool:
     return done == config.steps or (every > 0 and done % every == 0)
 
 
-def _finished(workdir: Path, black_box: BlackBox, seen: str, config: Config, stream: TextIO) -> Outcome:
-    def find() -> Row:
+def _finished(
+    workdir: Path, black_box: BlackBox, photographs: FewShotSet, config: Config, stream: TextIO
+) -> Outcome | None:
+    """The run that is finished; None where its last checkpoint is damaged, so that it has to go on from one before."""
+
+    def find() -> Row | None:
         restored = open_for_prediction(workdir)
-        _check_same_run(restored, black_box, seen, config, workdir)
+        _check_same_run(restored, black_box, photographs, config, workdir)
+        if restored.step < config.steps:
+            return None
         print(f"{workdir} holds this run, finished; choose another --workdir to run it again", file=stream, flush=True)
         result = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
         return {"prompt": restored.tuned.prompt, "head": restored.tuned.head, "result": result}
 
     found = hosts.first_alone(find)
+    if found is None:
+        return None
     tuned = TunedModel(found["prompt"], found["head"], black_box.identity, black_box.class_names)
     return Outcome(tuned, found["result"])
 
 
-def _check_same_run(restored: Restored, black_box: BlackBox, seen: str, config: Config, workdir: Path) -> None:
+def _check_same_run(
+    restored: Restored, black_box: BlackBox, photographs: FewShotSet, config: Config, workdir: Path
+) -> None:
     evaluation.check_fit(restored.tuned, black_box)
     made, asked = flat_settings(restored.about["settings"]), flat_settings(dataclasses.asdict(config))
-    for name in sorted(made.keys() | asked.keys()):
-        # Any number of devices and hosts continues a run with the same bits.
-        if name not in _FREE_TO_CHANGE and made.get(name) != asked.get(name):
-            raise UserError(
-                f"--workdir={workdir} holds a run with {name}={made.get(name)!r}, not {asked.get(name)!r}; "
-                "choose another --workdir"
-            )
-    if restored.about["photographs"] != seen:
+    identity.check_settings(made, asked, workdir)
+    # A finished run that lies where it lay need not read its photographs; older versions kept no digest of content.
+    unread = "content" not in restored.about or restored.step == config.steps and not identity.moved(made, asked)
+    same = restored.about["photographs"] == photographs.digest() if unread else False
+    if not same and restored.about.get("content") != photographs.content():
         raise UserError(
-            f"--workdir={workdir} holds a run on other photographs (some were added, removed, renamed or labelled "
+            f"--workdir={workdir} holds a run on other photographs (some were added, removed, changed or labelled "
             "anew); choose another --workdir"
         )
 

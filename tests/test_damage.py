@@ -1,8 +1,10 @@
 """State files that a disk, a copy or a kill has changed: a run goes on from what is whole, and says what is not."""
 
+import dataclasses
 import io
 import json
 import logging
+import resource
 import shutil
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from craft_jax import checkpoints, data, feature_cache, training
 from craft_jax.config import Config, DataConfig, RefinementConfig, RunConfig, SearchConfig
+from craft_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +163,119 @@ def test_a_finished_run_leaves_no_lock_behind(whole):
     assert {path.name for path in whole.iterdir()} == {
         "checkpoints", "metrics.jsonl", "result.json", "report.md", "curve.png"
     }  # fmt: skip
+
+
+def _unfinish(workdir, keep):
+    (workdir / training.RESULT).unlink()
+    for path in (workdir / "checkpoints").iterdir():
+        if path.name.isdigit() and int(path.name) > keep:
+            shutil.rmtree(path)
+
+
+_SPOILT = {
+    "behind": lambda lines: lines[:1],
+    "emptied": lambda lines: [],
+    "cut": lambda lines: [*lines[:2], lines[2][:30]],
+    "garbage": lambda lines: [*lines[:1], b"\xff\xfe{[}\n", *lines[2:]],
+    "other JSON": lambda lines: [b"3\n", b'{"step": "1"}\n', b"[]\n", *lines[1:]],
+}
+
+
+@pytest.mark.parametrize(("spoilt", "checkpoint"), [*((name, 6) for name in _SPOILT), ("garbage", 4)])
+def test_a_log_that_is_not_whole_is_made_whole_from_the_checkpoint_and_that_is_said(
+    spoilt, checkpoint, whole, workdir, resume
+):
+    _unfinish(workdir, keep=checkpoint)
+    log = workdir / training.METRICS
+    log.write_bytes(b"".join(_SPOILT[spoilt](log.read_bytes().splitlines(keepends=True))))
+    _, said = resume()
+
+    assert "are missing or damaged, the first " in said
+    assert "written anew from the checkpoint" in said
+    assert log.read_text() == (whole / training.METRICS).read_text()
+    assert _result(workdir) == _result(whole)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"zero_shot": 1', b"3"])
+def test_a_result_that_is_not_whole_is_written_anew_and_that_is_said(content, whole, workdir, resume):
+    (workdir / training.RESULT).write_bytes(content)
+    outcome, said = resume()
+
+    assert "result.json is damaged; writing it anew" in said
+    assert _result(workdir) == _result(whole)
+    assert outcome.result["ledger"] == _result(whole)["ledger"]
+
+
+def test_a_finished_run_whose_last_checkpoint_is_damaged_makes_it_again(whole, workdir, resume):
+    for file in _files(workdir / "checkpoints" / "6" / "about"):
+        _flip(file, 0.5)
+    outcome, said = resume()
+
+    assert "resuming" in said
+    assert _content(checkpoints.open_for_prediction(workdir))[1] == _content(checkpoints.open_for_prediction(whole))[1]
+    assert outcome.result["accuracy"] == _result(whole)["accuracy"]
+
+
+def test_a_run_whose_photographs_moved_goes_on_and_one_on_others_of_the_same_names_does_not(
+    whole, workdir, config, small_black_box, tmp_path
+):
+    moved = shutil.copytree(config.data.root, tmp_path / "moved")
+    elsewhere = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(moved)))
+
+    def go_on():
+        photographs = data.load(elsewhere.data, seed=1)
+        return training.train(small_black_box, photographs, elsewhere, workdir, io.StringIO()).result
+
+    assert go_on() == json.loads((workdir / training.RESULT).read_text())
+    _unfinish(workdir, keep=4)
+    go_on()
+    assert _result(workdir) == _result(whole)
+
+    _unfinish(workdir, keep=4)
+    images = sorted((moved / config.data.images / "pizza").iterdir())
+    shutil.copy(images[0], images[1])
+    with pytest.raises(UserError, match="holds a run on other photographs"):
+        go_on()
+
+
+@pytest.mark.slow
+def test_how_a_run_is_carried_out_may_change_midway_and_what_it_learns_stays(
+    whole, workdir, config, photographs, small_black_box
+):
+    _unfinish(workdir, keep=4)
+    other = RunConfig(devices=1, steps_per_call=5, eval_every=5, checkpoint_every=5)
+    training.train(small_black_box, photographs, dataclasses.replace(config, run=other), workdir, io.StringIO())
+    rows = [json.loads(line) for line in (workdir / training.METRICS).read_text().splitlines()]
+
+    assert ["test_refined" in row for row in rows] == [False, True, False, True, True, True]
+    ends = [checkpoints.open_for_prediction(folder).state for folder in (workdir, whole)]
+    assert checkpoints.checksum(ends[0]) == checkpoints.checksum(ends[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": {"chunk_pairs": 3}}, "run.chunk_pairs=0, not 3; choose another --workdir"),
+        ({"query_budget": 200}, "query_budget=69, not 200: learning rates fall to zero over the budget"),
+    ],
+)
+def test_what_changes_bits_may_not_change_midway(change, message, whole, config, photographs, small_black_box):
+    run = dataclasses.replace(config.run, **change.pop("run", {}))
+    with pytest.raises(UserError, match=message):
+        training.train(small_black_box, photographs, dataclasses.replace(config, run=run, **change), whole)
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on_when_there_is_room(whole, workdir, resume):
+    _unfinish(workdir, keep=4)
+    before = _content(checkpoints.open_for_prediction(workdir))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))  # files cannot grow, as on a disk that is full
+    try:
+        with pytest.raises(UserError, match=f"^{workdir}.*: no space is left on its disk; make room there"):
+            resume()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert _content(checkpoints.open_for_prediction(workdir)) == before
+    resume()
+
+    assert _result(workdir) == _result(whole)

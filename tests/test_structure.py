@@ -11,11 +11,11 @@ PACKAGE = Path(craft_jax.__file__).parent
 
 # Left to right as data flows; a room imports only rooms before it.
 ROOMS = [
-    "errors", "folders", "atomic", "preemption", "entry", "validation", "config", "published", "recipes", "variants",
-    "randomness", "data", "blackbox", "prompt", "estimators", "searches", "divergence", "objectives", "refinement",
-    "hosts", "meeting", "devices", "collaborative", "progress", "feature_cache", "encoding", "checkpoints",
-    "evaluation", "calibration", "choice", "assembly", "protocols", "metrics_log", "report", "record", "training",
-    "main", "plan", "execution", "results", "plot", "table", "fanout", "sweep", "prediction", "predict",
+    "errors", "folders", "atomic", "preemption", "entry", "validation", "config", "identity", "published", "recipes",
+    "variants", "randomness", "data", "blackbox", "prompt", "estimators", "searches", "divergence", "objectives",
+    "refinement", "hosts", "meeting", "devices", "collaborative", "progress", "feature_cache", "encoding",
+    "checkpoints", "evaluation", "calibration", "choice", "assembly", "protocols", "metrics_log", "report", "record",
+    "training", "main", "plan", "execution", "results", "plot", "table", "fanout", "sweep", "prediction", "predict",
 ]  # fmt: skip
 MATHEMATICS = ["prompt", "estimators", "objectives", "refinement"]
 

@@ -50,6 +50,17 @@ class FewShotSet:
         shown = [[(_told_by(item), item.label) for item in part] for part in (self.train, self.val, self.test)]
         return hashlib.sha256(str(shown).encode()).hexdigest()[:32]
 
+    def content(self) -> str:
+        """Of every photograph's content and label, in order: the same wherever they lie and whatever they are called.
+
+        Raises:
+          UserError: naming a photograph that is missing.
+        """
+        shown = [
+            [(item.photograph.fingerprint(), item.label) for item in part] for part in (self.train, self.val, self.test)
+        ]
+        return hashlib.sha256(str(shown).encode()).hexdigest()[:32]
+
 
 def _told_by(item: Labelled) -> str:
     photograph = item.photograph

@@ -6,6 +6,7 @@ lists them, files open upright as their EXIF says; records and arrays come witho
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,6 +68,10 @@ class PhotographFile:
 
     def fingerprint(self) -> str:
         """Of the file's bytes."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:  # a run asks for it more than once
         try:
             return hashlib.sha256(self.path.read_bytes()).hexdigest()
         except OSError as error:
@@ -92,6 +97,10 @@ class PhotographRecord:
 
     def fingerprint(self) -> str:
         """Of the image's pixels."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         return _fingerprint(self._pixels())
 
     def _pixels(self) -> np.ndarray:

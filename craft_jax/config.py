@@ -27,6 +27,7 @@ from craft_jax.validation import (
 
 BUNDLED = "bundled"
 CALIBRATION_PROMPTS = 21  # p0, and ten sizes of perturbation in pairs
+_IN_PAIRS = ("antithetic", "guided", "spsa")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -231,16 +232,7 @@ class Config:
         """Raises UserError where a value is of the wrong type, out of range, or at odds with another."""
         check(self, prefix="")
         if self.steps < 1:
-            raise UserError(
-                f"query_budget={self.query_budget} does not pay for one step of "
-                f"search.population_size={self.search.population_size}"
-                + (
-                    f" and {self.calibration_prompts} prompts that measure prompt.std"
-                    if self.calibration_prompts
-                    else ""
-                )
-                + "; raise the one or lower the other"
-            )
+            raise UserError(_too_little(self))
         _check_search(self.search, self.prompt)
         for name in ("eval_every", "checkpoint_every"):
             every = getattr(self.run, name)
@@ -260,10 +252,23 @@ class Config:
         return CALIBRATION_PROMPTS if self.prompt.std == 0 and self.learn != "refinement" else 0
 
 
+def _too_little(config: Config) -> str:
+    """Says by how much a budget falls short of one step, and the nearest settings that would do."""
+    population, measuring = config.search.population_size, config.calibration_prompts
+    also = f" and {measuring} prompts that measure prompt.std" if measuring else ""
+    room = config.query_budget - measuring
+    room -= room % 2 if config.search.estimator in _IN_PAIRS else 0
+    lower = f" or lower search.population_size to {room} at most" if room >= 2 else ""
+    return (
+        f"query_budget={config.query_budget} does not pay for one step of search.population_size={population}{also}; "
+        f"raise query_budget to {population + measuring} at least{lower}"
+    )
+
+
 def _check_search(search: SearchConfig, prompt: PromptConfig) -> None:
     """Raises UserError where the search does not fit the prompt, or itself."""
     name = search.estimator
-    in_pairs = name in ("antithetic", "guided", "spsa")
+    in_pairs = name in _IN_PAIRS
     pairs = search.population_size // 2
     if in_pairs and search.population_size % 2:
         raise UserError(

@@ -1,5 +1,6 @@
 """What a person sees of a run while it goes: one live bar, or plain lines where standard output is no terminal."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from craft_jax.blackbox.meter import Ledger
 
 _MOMENT = 2  # seconds that pass in silence
 _BETWEEN_LINES = 10  # seconds
+_COLUMNS, _ROWS = 80, 24
 
 
 class Progress:
@@ -34,16 +36,16 @@ class Progress:
     ) -> None:
         self._stream = stream or sys.stdout
         self._clock = clock
-        self._steps, self._start, self._budget = steps, start, budget
-        self._began = clock()
+        self._steps, self._budget = steps, budget
+        self._timed: tuple[float, int] | None = None  # when the first call, which compiles, was over, and its last step
         self._bar = tqdm.tqdm(
             total=steps,
             initial=start,
             file=self._stream,
-            disable=not self._stream.isatty(),
+            disable=not _is_terminal(self._stream),
             unit="step",
-            dynamic_ncols=True,
-            bar_format="{desc} {bar} {n_fmt}/{total_fmt} steps, {remaining} left{postfix}",
+            **_width(self._stream),
+            bar_format="{n_fmt}/{total_fmt} {desc}{bar:10}",
         )
 
     def __enter__(self) -> "Progress":
@@ -54,6 +56,17 @@ class Progress:
 
     def show(self, row: dict[str, Any], ledger: Ledger) -> None:
         """Shows a logged step, and what was asked of the black box up to it."""
+        left = self._left(row["step"])
+        if not self._bar.disable:
+            tested = f", test {row['test_refined']:.1f} %" if "test_refined" in row else ""
+            self._bar.set_description_str(
+                f"{left} left, train {row['train_refined']:.1f} %{tested}, loss {row['loss']:.3f}, "
+                f"{ledger.prompts:,} queries ",
+                refresh=False,
+            )
+            self._bar.update(row["step"] - self._bar.n)
+            self._bar.refresh()
+            return
         text = (
             f"queries {ledger.prompts:,} of {self._budget:,}, predictions {ledger.search_predictions:,} "
             f"(+ {ledger.centre_predictions:,} head, {ledger.evaluation_predictions:,} test), "
@@ -61,12 +74,18 @@ class Progress:
         )
         if "test_refined" in row:
             text += f", test {row['test_refined']:.1f} %"
-        if not self._bar.disable:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(row["step"] - self._bar.n)
-            return
-        left = (self._clock() - self._began) / (row["step"] - self._start) * (self._steps - row["step"])
-        print(f"step {row['step']}/{self._steps}, {text}, {_clock_text(left)} left", file=self._stream, flush=True)
+        print(f"step {row['step']}/{self._steps}, {text}, {left} left", file=self._stream, flush=True)
+
+    def _left(self, step: int) -> str:
+        """The time left by the pace since the first call, which also compiled; `--:--` until there is one."""
+        now = self._clock()
+        if step == self._steps:
+            return _clock_text(0)
+        if self._timed is None:
+            self._timed = now, step
+            return "--:--"
+        began, first = self._timed
+        return _clock_text((now - began) / (step - first) * (self._steps - step))
 
 
 class EncodingProgress:
@@ -84,11 +103,11 @@ class EncodingProgress:
         self._bar = tqdm.tqdm(
             total=images,
             file=stream,
-            disable=stream is None or not stream.isatty(),
+            disable=stream is None or not _is_terminal(stream),
             delay=_MOMENT,
             leave=False,
-            dynamic_ncols=True,
-            bar_format="encoding {bar} {n_fmt}/{total_fmt} images, {remaining} left",
+            **_width(stream),
+            bar_format="encoding {n_fmt}/{total_fmt} images, {remaining} left {bar:10}",
         )
 
     def __enter__(self) -> "EncodingProgress":
@@ -106,6 +125,20 @@ class EncodingProgress:
         self._shown = now
         left = (now - self._began) / done * (self._images - done)
         print(f"encoded {done:,} of {self._images:,} images, {_clock_text(left)} left", file=self._stream, flush=True)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """False too for what only writes, as notebooks and loggers put in place of standard output."""
+    return bool(getattr(stream, "isatty", lambda: False)())
+
+
+def _width(stream: TextIO | None) -> dict[str, Any]:
+    """As tqdm takes it: the terminal's, whenever it is resized; 80 columns where it tells none."""
+    try:
+        known = os.get_terminal_size(stream.fileno()).columns > 0  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):
+        known = False
+    return {"dynamic_ncols": True} if known else {"ncols": _COLUMNS, "nrows": _ROWS}
 
 
 def _clock_text(seconds: float) -> str:

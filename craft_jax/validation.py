@@ -14,6 +14,7 @@ import ml_collections
 from craft_jax.errors import UserError
 
 Rule = tuple[Callable[[Any], bool], str]
+LARGEST = 2**32 - 1  # of whole numbers: what a seed may be, and far beyond what any other setting is of use for
 
 
 def one_of(*allowed: str) -> Rule:
@@ -49,11 +50,17 @@ def check(section: Any, prefix: str) -> None:
         if dataclasses.is_dataclass(value):
             check(value, prefix=f"{name}.")
             continue
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise UserError(f"{name}={_shortened(value)} is too large; {name} may be {LARGEST} at most")
         if not _has_type(value, field.type):
             raise UserError(f"{name}={value!r} must be {_type_name(field.type)}, not {type(value).__name__}")
         rule = field.metadata.get("rule")
         if rule and not rule[0](value):
             raise UserError(f"{name}={value!r} {rule[1]}")
+
+
+def _shortened(value: int) -> str:
+    return str(value) if abs(value) < 10**30 else f"a number of {value.bit_length()} bits"
 
 
 def _type_name(expected: Any) -> str:

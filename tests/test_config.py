@@ -44,7 +44,19 @@ def test_every_config_file_holds_valid_settings(path):
         ({"search": {"sigma": float("nan")}}, "search.sigma=nan must be a number"),
         ({"search": {"population_size": 7}}, "search.population_size=7 must be even"),
         ({"search": {"directions": "sideways"}}, "search.directions='sideways' must be one of orthogonal, gaussian"),
-        ({"query_budget": 30}, "query_budget=30 does not pay for one step"),
+        (
+            {"query_budget": 30},
+            "query_budget=30 does not pay for one step of search.population_size=10 and 21 prompts that measure "
+            "prompt.std; raise query_budget to 31 at least or lower search.population_size to 8 at most",
+        ),
+        (
+            {"query_budget": 22},
+            "query_budget=22 does not pay for one step of search.population_size=10 and 21 prompts that measure "
+            "prompt.std; raise query_budget to 31 at least",
+        ),
+        ({"query_budget": 10**20 - 1}, "query_budget=99999999999999999999 is too large"),
+        ({"refinement": {"hidden": 2**63}}, "refinement.hidden=9223372036854775808 is too large"),
+        ({"search": {"sigma": 10**400}}, "search.sigma=a number of 1329 bits is too large"),
         ({"prompt": {"intrinsic_dim": 4}}, "orthogonal directions have room for 4 pairs"),
         ({"search": {"clip": -2.0}}, "search.clip=-2.0 must be 0, above 0, or -1"),
         ({"search": {"estimator": "spsa"}}, "search.estimator=spsa moves all coordinates by one loss"),

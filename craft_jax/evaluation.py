@@ -22,6 +22,12 @@ class Accuracy(NamedTuple):
     refined: float
 
 
+def ask(black_box: BlackBox, soft_prompt: Array, handle: Handle, images: int, meter: Meter) -> Float[Array, "N C"]:
+    """One prompt's logits of N images, to measure by; booked before they are asked for."""
+    meter.admit(Ledger(evaluation_predictions=images))
+    return black_box.predict(jnp.asarray(soft_prompt)[None], handle)[0]
+
+
 def logits(
     black_box: BlackBox, tuned: TunedModel, handle: Handle, images: int, meter: Meter
 ) -> tuple[Float[Array, "N C"], Float[Array, "N C"]]:
@@ -31,8 +37,7 @@ def logits(
       UserError: where the model was tuned for another black box or other classes.
     """
     check_fit(tuned, black_box)
-    meter.admit(Ledger(evaluation_predictions=images))
-    plain = black_box.predict(jnp.asarray(tuned.prompt)[None], handle)[0]
+    plain = ask(black_box, tuned.prompt, handle, images, meter)
     return plain, refinement.apply(tuned.head, plain)
 
 
@@ -47,8 +52,9 @@ def measure(black_box: BlackBox, tuned: TunedModel, handle: Handle, labels: Arra
 
 def zero_shot(black_box: BlackBox, handle: Handle, labels: Array, meter: Meter) -> float:
     """Accuracy in percent of the unlearnt prompt."""
-    meter.admit(Ledger(evaluation_predictions=labels.size))
-    return 100 * float(objectives.accuracy(black_box.predict(black_box.initial_prompt[None], handle)[0], labels))
+    return 100 * float(
+        objectives.accuracy(ask(black_box, black_box.initial_prompt, handle, labels.size, meter), labels)
+    )
 
 
 def evaluate(tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Labelled]) -> Accuracy:

@@ -3,6 +3,7 @@
 The prompt goes with the black box to any classes; the refinement head knows the logits of its own classes alone.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewSho
       UserError: where the black box is another than the one that the prompt was tuned for.
     """
     evaluation.check_owner(tuned, black_box)
-    handle = Encoder(black_box, Meter(None), cache).centre_crops([item.photograph for item in photographs.test])
+    meter = Meter(budget=0)  # a test takes predictions, and never a prompt of the search's
+    handle = Encoder(black_box, meter, cache).centre_crops([item.photograph for item in photographs.test])
     labels = evaluation.labels_of(photographs.test)
     unlearnt, learnt = (
-        100 * float(objectives.accuracy(black_box.predict(jnp.asarray(prompt)[None], handle)[0], labels))
+        100 * float(objectives.accuracy(evaluation.ask(black_box, prompt, handle, labels.size, meter), labels))
         for prompt in (black_box.initial_prompt, tuned.prompt)
     )
     return {
@@ -46,6 +48,7 @@ def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewSho
         "classes": len(photographs.class_names),
         "test_images": len(photographs.test),
         "split": photographs.split,
+        "ledger": dataclasses.asdict(meter.ledger),
     }
 
 
@@ -60,16 +63,17 @@ def on_shifted_images(
     Raises:
       UserError: where the model was tuned for another black box or other classes.
     """
-    meter = Meter(None)
+    meter = Meter(budget=0)
     handle = Encoder(black_box, meter, cache).centre_crops([item.photograph for item in photographs])
     labels = evaluation.labels_of(photographs)
     _, deployed = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
-    unlearnt = black_box.predict(black_box.initial_prompt[None], handle)[0]
+    unlearnt = evaluation.ask(black_box, black_box.initial_prompt, handle, len(photographs), meter)
     return {
         "zero_shot": accuracy_among_shown(unlearnt, labels),
         "accuracy": accuracy_among_shown(deployed, labels),
         "classes": len(np.unique(labels)),
         "test_images": len(photographs),
+        "ledger": dataclasses.asdict(meter.ledger),
     }
 
 

@@ -262,7 +262,7 @@ def _result(run: Run, photographs: FewShotSet, last: Row, start: _Start, seconds
         "predictions": ledger.search_predictions,
         "seconds": seconds + start.seconds,
         "seed": config.seed,
-        "shots": config.data.shots,
+        "shots": photographs.shots,
         "black_box": run.problem.black_box.identity["model"],
         "split": photographs.split,
         "classes": len(photographs.class_names),

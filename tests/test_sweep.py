@@ -12,10 +12,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import craft_jax
-from craft_jax import atomic, data, execution, plan, protocols, report, results, sweep, table
+from craft_jax import atomic, data, execution, plan, protocols, refinement, report, results, sweep, table
 from craft_jax.errors import Interrupted, UserError
 from tests import miniatures
 
@@ -330,6 +331,22 @@ def test_accuracy_among_shown_classes_compares_these_alone():
 
     assert protocols.accuracy_among_shown(logits, np.array([1, 2, 2])) == pytest.approx(200 / 3)
     assert protocols.accuracy_among_shown(logits, np.array([0, 2, 2])) == pytest.approx(100 / 3)
+
+
+def test_tests_on_other_images_and_classes_tell_what_they_asked(small_black_box, small_set):
+    head = refinement.build(hidden=4, dropout=0.0, mixup=False, tx=optax.sgd(0.1), batch_size=4).init(
+        jax.random.key(0), 3
+    )
+    tuned = craft_jax.TunedModel(
+        small_black_box.initial_prompt, head.params, small_black_box.identity, small_set.class_names
+    )
+    images = len(small_set.test)
+    for row in (
+        protocols.on_other_classes(tuned, small_black_box, small_set),
+        protocols.on_shifted_images(tuned, small_black_box, small_set.test),
+    ):
+        asked = {name: count for name, count in row["ledger"].items() if count}
+        assert asked == {"evaluation_predictions": 2 * images, "images_encoded": images}
 
 
 def test_a_prompt_goes_to_no_other_black_box(small_black_box, small_set):

@@ -237,6 +237,14 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path, small_blac
     assert lines[2].endswith("00:00 left")
 
 
+def test_shots_are_told_as_the_set_has_them_not_as_the_settings_ask(small_set):
+    one = small_set.train[0]
+
+    assert small_set.shots == 4
+    assert dataclasses.replace(small_set, train=small_set.train[1:]).shots == "3 to 4"
+    assert dataclasses.replace(small_set, train=(one,)).shots == "0 to 1"
+
+
 def test_a_finished_run_says_so_and_returns_its_result(finished, small_black_box, small_set, small_config):
     before = _content(finished)
     stream = io.StringIO()

@@ -3,6 +3,7 @@
 The draw is CoOp's (Zhou et al., IJCV 2022), which the field follows: the same seed picks the same photographs.
 """
 
+import collections
 import dataclasses
 import hashlib
 import math
@@ -41,6 +42,14 @@ class FewShotSet:
     test: tuple[Labelled, ...]
     split: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def shots(self) -> int | str:
+        """Training photographs a class, as they are: 16, or `3 to 16` where classes have more and less."""
+        counts = collections.Counter(item.label for item in self.train)
+        of_classes = [counts[label] for label in range(len(self.class_names))]
+        fewest, most = min(of_classes), max(of_classes)
+        return most if fewest == most else f"{fewest} to {most}"
 
     def digest(self) -> str:
         """Of names and labels: another where a photograph was added, removed, renamed or labelled anew.

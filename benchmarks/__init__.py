@@ -2,7 +2,7 @@
 
 import os
 
-from craft_jax.entry import pay_compilation_once
+from craft_jax.cli import pay_compilation_once
 
 # One process measures the memory of another: neither may take the whole accelerator in advance.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

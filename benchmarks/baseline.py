@@ -14,7 +14,7 @@ import numpy as np
 from transformers import FlaxCLIPModel, FlaxCLIPTextModelWithProjection
 
 from benchmarks.sizes import EOS, TEXT, VISION, image_params
-from craft_jax.blackbox import flax_clip
+from craft_jax.blackbox.loaders import flax_clip
 
 try:
     import torch

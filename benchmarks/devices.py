@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import jax
 
 from benchmarks import sizes
-from craft_jax import assembly, collaborative, data
+from craft_jax import data
 from craft_jax.blackbox import load
 from craft_jax.config import Config, DataConfig, PromptConfig, RunConfig, SearchConfig
+from craft_jax.method import collaborative
+from craft_jax.training import assembly
 
 RESULTS = Path(__file__).parent / "results"
 DEVICES = (1, 2, 4, 8)

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from craft_jax.blackbox import flax_clip, open_clip, openai_weights, resnet_architecture
+from craft_jax.blackbox.loaders import flax_clip, open_clip, openai_weights
+from craft_jax.blackbox.towers import resnet_architecture
 
 BATCH, ROUNDS = 16, 7
 TABLE = Path(__file__).parent / "results" / "image_towers.md"

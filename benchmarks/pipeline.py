@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks import sizes
 from benchmarks.one_step import peak_gigabytes
 from craft_jax import data, encoding
-from craft_jax.blackbox.meter import Meter
+from craft_jax.blackbox import Meter
 from craft_jax.config import Config
 from craft_jax.data import pixels
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks import sizes, timing
 from craft_jax import blackbox, data
-from craft_jax.blackbox.meter import Meter
+from craft_jax.blackbox import Meter
 from craft_jax.config import BUNDLED, Config
 from craft_jax.encoding import Encoder
 

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 from benchmarks import sizes
 from benchmarks.timing import Call
-from craft_jax import assembly, collaborative, devices
 from craft_jax.config import Config, PromptConfig, SearchConfig
+from craft_jax.distributed import devices
+from craft_jax.method import collaborative
+from craft_jax.training import assembly
 
 # Like for like with the published procedure: one soft prompt for all classes, 40 candidates a step.
 SETTINGS = Config(

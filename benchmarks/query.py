@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import baseline, problem, sizes, timing
-from craft_jax import assembly
+from craft_jax.training import assembly
 
 Row = dict[str, float]
 _SECONDS_A_CLASS = 0.05  # rough, of the baseline: says how many of its turns are bearable

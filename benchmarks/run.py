@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import baseline, problem, sizes, timing
-from craft_jax import assembly, collaborative, encoding, refinement
-from craft_jax.blackbox import flax_clip
+from craft_jax import encoding
+from craft_jax.blackbox.loaders import flax_clip
+from craft_jax.method import collaborative, refinement
+from craft_jax.training import assembly
 
 CLASSES, IMAGES, STEPS, PROMPTS = 100, 1600, 200, 40
 VIEWS = (0, 1, 4, 8, 16, 32)

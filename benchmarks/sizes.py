@@ -12,8 +12,8 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, FlaxCLIPM
 from transformers.modeling_flax_utils import ACT2FN
 
 from benchmarks.caltech_names import NAMES
-from craft_jax.blackbox import flax_clip, text_tower
 from craft_jax.blackbox.clip import ClipBlackBox
+from craft_jax.blackbox.loaders import flax_clip
 
 VOCABULARY = 1000  # an embedding look-up costs nothing, whatever the table's length
 SOS, EOS = VOCABULARY - 2, VOCABULARY - 1
@@ -68,7 +68,7 @@ def captions(classes: int) -> list[list[int]]:
 
 def black_box(clip: Any, text: Any, classes: int, image: Any = None, dtype: str = "float32") -> ClipBlackBox:
     """The local black box with those parameters; without `image`, its image side is left out."""
-    tower = text_tower.build(
+    tower = text.build(
         text,
         [caption[N_CTX + 1 :] for caption in captions(classes)],
         sos_token=SOS,

@@ -8,8 +8,7 @@ takes the published runs' settings.
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig
-from craft_jax.variants import config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, config_dict
 
 DATA = DataConfig(
     name="fgvc_aircraft",

@@ -11,8 +11,7 @@ says so; with `--config.data.split=caltech-101/split_zhou_Caltech101.json` as we
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig
-from craft_jax.variants import config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, config_dict
 
 DATA = DataConfig(
     name="caltech101",

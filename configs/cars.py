@@ -12,8 +12,7 @@ part and file name, for TFDS numbers those of each part from 1.
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig
-from craft_jax.variants import config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, config_dict
 
 DATA = DataConfig(
     name="stanford_cars",

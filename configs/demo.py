@@ -8,8 +8,7 @@ study in benchmarks/search without looking at test photographs. `configs/demo.py
 
 import ml_collections
 
-from craft_jax.config import Config
-from craft_jax.variants import config_dict
+from craft_jax.config import Config, config_dict
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

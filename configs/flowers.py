@@ -11,8 +11,7 @@ says so; with `--config.data.split=oxford_flowers/split_zhou_OxfordFlowers.json`
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig
-from craft_jax.variants import config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, config_dict
 
 DATA = DataConfig(
     name="oxford_flowers",

@@ -12,8 +12,7 @@ classes in them are taken as they are. A list of path,label instead, in PHOTOS/l
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig
-from craft_jax.variants import config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, config_dict
 
 DATA = DataConfig(source="folder", root="photos", shots=4)
 

@@ -11,8 +11,7 @@ TensorFlow Datasets has no test split of it, so `configs/food.py:tfds`, for imag
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig
-from craft_jax.variants import config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, config_dict
 
 DATA = DataConfig(
     name="food101",

@@ -10,8 +10,7 @@ for the second command any of `imagenetv2`, `imagenet-sketch`, `imagenet-adversa
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig, RefinementConfig
-from craft_jax.variants import config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, RefinementConfig, config_dict
 
 DATA = DataConfig(
     name="imagenet",

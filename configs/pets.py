@@ -11,8 +11,7 @@ so; with `--config.data.split=oxford_pets/split_zhou_OxfordPets.json` as well, C
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig
-from craft_jax.variants import config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, config_dict
 
 DATA = DataConfig(
     name="oxford_pets",

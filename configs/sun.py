@@ -11,8 +11,7 @@ so; with `--config.data.split=sun397/split_zhou_SUN397.json` as well, CoOp's.
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig
-from craft_jax.variants import config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, config_dict
 
 DATA = DataConfig(
     name="sun397",

@@ -8,8 +8,7 @@ DATA holds `ucf101/UCF-101-midframes` and `ucf101/split_zhou_UCF101.json`, as Co
 
 import ml_collections
 
-from craft_jax.config import BlackBoxConfig, Config, DataConfig
-from craft_jax.variants import config_dict
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, config_dict
 
 DATA = DataConfig(
     name="ucf101",

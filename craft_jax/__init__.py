@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
     from craft_jax.blackbox import connect as connect_black_box
     from craft_jax.blackbox import load as load_black_box
-    from craft_jax.checkpoints import TunedModel
     from craft_jax.config import (
         BlackBoxConfig,
         Config,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from craft_jax.evaluation import evaluate
     from craft_jax.prediction import predict
     from craft_jax.training import train
+    from craft_jax.tuned_model import TunedModel
 
 __all__ = [
     "BlackBox",
@@ -65,7 +65,7 @@ _HOMES = {
     "RefinementConfig": ("config", "RefinementConfig"),
     "RunConfig": ("config", "RunConfig"),
     "SearchConfig": ("config", "SearchConfig"),
-    "TunedModel": ("checkpoints", "TunedModel"),
+    "TunedModel": ("tuned_model", "TunedModel"),
     "connect_black_box": ("blackbox", "connect"),
     "draw_shots": ("data", "draw_shots"),
     "evaluate": ("evaluation", "evaluate"),

@@ -6,13 +6,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from craft_jax import objectives, refinement
-from craft_jax.blackbox.meter import Ledger, Meter
-from craft_jax.blackbox.wall import BlackBox, Handle
-from craft_jax.checkpoints import TunedModel
-from craft_jax.data.fewshot import Labelled
+from craft_jax import tuned_model
+from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter
+from craft_jax.data import Labelled
 from craft_jax.encoding import Encoder
-from craft_jax.errors import UserError
+from craft_jax.method import objectives, refinement
+from craft_jax.tuned_model import TunedModel
 
 
 class Accuracy(NamedTuple):
@@ -36,7 +35,7 @@ def logits(
     Raises:
       UserError: where the model was tuned for another black box or other classes.
     """
-    check_fit(tuned, black_box)
+    tuned_model.check_fit(tuned, black_box)
     plain = ask(black_box, tuned.prompt, handle, images, meter)
     return plain, refinement.apply(tuned.head, plain)
 
@@ -67,28 +66,3 @@ def evaluate(tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Label
 def labels_of(photographs: Sequence[Labelled]) -> Array:
     """The labels of N photographs, int32."""
     return jnp.array([item.label for item in photographs], jnp.int32)
-
-
-def check_owner(tuned: TunedModel, black_box: BlackBox) -> None:
-    """Raises UserError where a model was tuned for another black box."""
-    made_for, given = tuned.black_box, black_box.identity
-    for part in ("fingerprint", "template"):
-        if made_for[part] != given[part]:
-            raise UserError(
-                f"the checkpoint was made for black box {made_for['model']} ({part} {made_for[part]!r}), and "
-                f"{given['model']} has {part} {given[part]!r}; load the black box that it was made for"
-            )
-
-
-def check_fit(tuned: TunedModel, black_box: BlackBox) -> None:
-    """Raises UserError where a model was tuned for another black box or other classes."""
-    check_owner(tuned, black_box)
-    if tuned.class_names != black_box.class_names:
-        raise UserError(
-            f"the checkpoint was made for {_some(tuned.class_names)}, and the black box is set up for "
-            f"{_some(black_box.class_names)}; load it with the checkpoint's class names, in its order"
-        )
-
-
-def _some(class_names: tuple[str, ...]) -> str:
-    return f"{len(class_names)} classes ({', '.join(class_names[:3])}, ...)"

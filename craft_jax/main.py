@@ -12,13 +12,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from craft_jax import config as settings
-from craft_jax import folders, preemption
-from craft_jax.entry import RESUMES, exit_on_user_error, inside_settings_file, last_line, parse
+from craft_jax import folders
+from craft_jax.cli import RESUMES, exit_on_user_error, inside_settings_file, last_line, parse
+from craft_jax.distributed import preemption
 from craft_jax.errors import UserError
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
-    from craft_jax.data.fewshot import FewShotSet
+    from craft_jax.data import FewShotSet
 
 _USAGE = "usage: python -m craft_jax.main --config=configs/demo.py [--workdir=runs/demo] [--config.NAME=VALUE ...]"
 
@@ -60,7 +61,9 @@ def main(argv: list[str]) -> None:
     stop.listen()
 
     # Imported here, so that --help and bad settings answer at once.
-    from craft_jax import hosts, report, training
+    from craft_jax import training
+    from craft_jax.distributed import hosts
+    from craft_jax.training import report
 
     _meet(given)
     with hosts.watched():
@@ -76,19 +79,19 @@ def main(argv: list[str]) -> None:
 
 def _meet(given: flags.FlagValues) -> None:
     """Joins the other hosts, where the command line or the environment says that there are any."""
-    from craft_jax import meeting
+    from craft_jax.distributed import initialize
 
     if given.host_timeout < 1:
         raise UserError(f"--host_timeout={given.host_timeout} must be at least 1")
-    planned = meeting.plan(
+    planned = initialize.plan(
         os.environ,
         coordinator=given.coordinator,
         process_count=given.process_count,
         process_index=given.process_index,
-        on_tpu_vm=meeting.on_tpu_vm(),
+        on_tpu_vm=initialize.on_tpu_vm(),
     )
     if planned:
-        meeting.meet(planned, given.host_timeout)
+        initialize.meet(planned, given.host_timeout)
 
 
 def _load(config: settings.Config) -> tuple["FewShotSet", "BlackBox"]:
@@ -117,7 +120,7 @@ def settings_file(given: flags.FlagValues) -> dict[str, Any]:
         file, found = config_flags.get_config_filename(given["config"]), type(given.config).__name__
         raise UserError(
             f"{file}: get_config returns {found}, not a ConfigDict; return config_dict(config, variant) of "
-            "craft_jax.variants"
+            "craft_jax.config"
         ) from error
 
 

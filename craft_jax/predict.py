@@ -2,7 +2,7 @@
 
 import sys
 
-from craft_jax.entry import exit_on_user_error
+from craft_jax.cli import exit_on_user_error
 from craft_jax.prediction import main
 
 if __name__ == "__main__":

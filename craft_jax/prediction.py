@@ -17,13 +17,13 @@ from jaxtyping import Float
 from PIL import Image
 
 from craft_jax import folders
+from craft_jax.cli import parse
 from craft_jax.data import Photograph, PhotographFile, folder
-from craft_jax.entry import parse
 from craft_jax.errors import UserError
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
-    from craft_jax.checkpoints import TunedModel
+    from craft_jax.tuned_model import TunedModel
 
 _USAGE = "usage: python -m craft_jax.predict --checkpoint=WORKDIR IMAGE|FOLDER|- ..."
 _CHUNK = 256  # images labelled between two prints; each chunk asks for every class's text once
@@ -44,10 +44,10 @@ def _probabilities(
     # Imported here, so that --help and a wrong command line answer at once.
     import jax
 
-    from craft_jax import encoding, evaluation
+    from craft_jax import encoding, evaluation, tuned_model
     from craft_jax.blackbox import Meter
 
-    evaluation.check_fit(tuned, black_box)
+    tuned_model.check_fit(tuned, black_box)
     meter = Meter(budget=None)
     handle = encoding.Encoder(black_box, meter).centre_crops(photographs)
     _, refined = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
@@ -122,7 +122,8 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     if not paths:
         raise UserError("the list on standard input is empty; give one image a line")
 
-    from craft_jax import blackbox, checkpoints
+    from craft_jax import blackbox
+    from craft_jax.training import checkpoints
 
     tuned = checkpoints.open_for_prediction(checkpoint).tuned
     owner = tuned.black_box

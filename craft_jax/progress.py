@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import tqdm
 
-from craft_jax.blackbox.meter import Ledger
+from craft_jax.blackbox import Ledger
 
 _MOMENT = 2  # seconds that pass in silence
 _BETWEEN_LINES = 10  # seconds

@@ -5,9 +5,12 @@ one would have drawn.
 """
 
 import enum
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
+
+if TYPE_CHECKING:
+    import jax
 
 
 class Stream(enum.IntEnum):
@@ -24,8 +27,11 @@ class Stream(enum.IntEnum):
     HELD_OUT = 8
 
 
-def stream_key(seed: int, stream: Stream) -> jax.Array:
+def stream_key(seed: int, stream: Stream) -> "jax.Array":
     """The typed JAX key of `stream` in a run seeded with `seed`; fold the step in to use it."""
+    # Imported here, so that those who read settings and images do not wait for it.
+    import jax
+
     return jax.random.fold_in(jax.random.key(seed), stream)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from craft_jax.entry import pay_compilation_once
+from craft_jax.cli import pay_compilation_once
 
 pay_compilation_once()
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from craft_jax.blackbox import open_clip, resnet_architecture
-from craft_jax.blackbox.flax_clip import BUNDLED_MODEL
-from craft_jax.blackbox.resnet_architecture import Architecture
+from craft_jax.blackbox.loaders import open_clip
+from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
+from craft_jax.blackbox.towers import resnet_architecture
+from craft_jax.blackbox.towers.resnet_architecture import Architecture
 
 GOLDEN = Path(__file__).parent / "golden" / "resnet.npz"
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from craft_jax import blackbox, data
-from craft_jax.blackbox import BudgetExceeded, GradientRefused, Ledger, Meter, clip, flax_clip
-from craft_jax.blackbox.flax_clip import BUNDLED_MODEL
+from craft_jax.blackbox import BudgetExceeded, GradientRefused, Ledger, Meter, clip
+from craft_jax.blackbox.loaders import flax_clip
+from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
 from craft_jax.config import DataConfig
 from craft_jax.data import pixels
 from craft_jax.errors import UserError

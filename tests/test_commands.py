@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import craft_jax
-from craft_jax import entry, main, prediction, training
-from craft_jax.checkpoints import TunedModel
+from craft_jax import cli, main, prediction, training
 from craft_jax.errors import Interrupted, UserError
+from craft_jax.tuned_model import TunedModel
 from tests.conftest import BUNDLED
 
 REPOSITORY = Path(__file__).parent.parent
@@ -123,13 +123,13 @@ def test_a_settings_file_without_what_it_needs_says_so(text, message, tmp_path, 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("given", "said"), [({}, "interrupted\n"), ({"interrupted": entry.RESUMES}, entry.RESUMES)])
+@pytest.mark.parametrize(("given", "said"), [({}, "interrupted\n"), ({"interrupted": cli.RESUMES}, cli.RESUMES)])
 def test_ctrl_c_promises_to_resume_where_a_command_can(given, said, capsys):
     def interrupt(_):
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as end:
-        entry.exit_on_user_error(interrupt, [], **given)
+        cli.exit_on_user_error(interrupt, [], **given)
     assert end.value.code == 130
     assert capsys.readouterr().err.startswith(said)
 
@@ -322,7 +322,7 @@ def test_predict_refuses_a_black_box_that_the_checkpoint_was_not_made_for(tuned,
     import numpy as np
     from safetensors.numpy import load_file, save_file
 
-    from craft_jax.blackbox.flax_clip import BUNDLED_MODEL
+    from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
 
     shutil.copytree(BUNDLED_MODEL, tmp_path / "clip")
     weights = load_file(tmp_path / "clip" / "model.safetensors")

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from craft_jax import main, training
-from craft_jax.config import from_config_dict
+from craft_jax.config import config_dict, from_config_dict
+from craft_jax.config.published import PUBLISHED, SHOTS, query_budget
 from craft_jax.errors import UserError
-from craft_jax.published import PUBLISHED, SHOTS, query_budget
-from craft_jax.variants import config_dict
 from tests import miniatures
 
 CONFIGS = Path(__file__).parent.parent / "configs"

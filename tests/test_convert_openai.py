@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from craft_jax import blackbox
-from craft_jax.blackbox import convert_openai, open_clip
-from craft_jax.blackbox.flax_clip import BUNDLED_MODEL
+from craft_jax.blackbox import convert_openai
+from craft_jax.blackbox.loaders import open_clip
+from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
 from craft_jax.errors import UserError
 from tests import random_resnet
 from tests.random_resnet import TINY

@@ -10,9 +10,11 @@ import shutil
 import numpy as np
 import pytest
 
-from craft_jax import checkpoints, data, feature_cache, training
+from craft_jax import data, training
 from craft_jax.config import Config, DataConfig, RefinementConfig, RunConfig, SearchConfig
+from craft_jax.encoding import feature_cache
 from craft_jax.errors import UserError
+from craft_jax.training import checkpoints
 
 
 @pytest.fixture(scope="module")

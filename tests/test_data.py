@@ -9,9 +9,9 @@ from PIL import Image
 
 from craft_jax import data
 from craft_jax.config import DataConfig
-from craft_jax.data import coop, pixels
-from craft_jax.data.fewshot import FewShotSet, Labelled, draw_shots
-from craft_jax.data.photographs import PhotographFile, PhotographRecord
+from craft_jax.data import FewShotSet, Labelled, draw_shots, pixels
+from craft_jax.data.images import PhotographFile, PhotographRecord
+from craft_jax.data.readers import coop
 from craft_jax.errors import UserError
 
 
@@ -192,7 +192,7 @@ def test_exif_that_cannot_be_read_is_passed_over(tmp_path):
 def test_the_centre_crop_is_clips_own_preprocessing(size):
     from transformers import CLIPImageProcessor
 
-    from craft_jax.blackbox.flax_clip import BUNDLED_MODEL
+    from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
 
     processor = CLIPImageProcessor.from_pretrained(BUNDLED_MODEL)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))

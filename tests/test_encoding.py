@@ -10,11 +10,11 @@ import pytest
 from flax import struct
 
 import craft_jax
-from craft_jax import encoding, feature_cache
+from craft_jax import encoding
 from craft_jax.blackbox import Meter
 from craft_jax.data import PhotographFile, pixels
-from craft_jax.devices import Spread
-from craft_jax.encoding import Encoder
+from craft_jax.distributed.devices import Spread
+from craft_jax.encoding import Encoder, feature_cache
 from craft_jax.progress import EncodingProgress
 
 
@@ -197,7 +197,7 @@ def test_a_cache_that_cannot_be_written_stops_nothing(small_black_box, photograp
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
 def test_any_number_of_devices_encodes_to_the_same_bits(small_black_box, photographs, devices, monkeypatch):
-    monkeypatch.setattr(encoding, "batch_size", lambda _: 5)
+    monkeypatch.setattr("craft_jax.encoding.encoder.batch_size", lambda _: 5)
     one, _ = _views(small_black_box, photographs)
     meter = Meter(budget=None)
     spread = Spread(jax.devices()[:devices])
@@ -209,7 +209,7 @@ def test_any_number_of_devices_encodes_to_the_same_bits(small_black_box, photogr
 
 def test_an_encoder_shows_how_far_it_is(small_black_box, photographs, monkeypatch):
     monkeypatch.setattr("craft_jax.progress._BETWEEN_LINES", 0)
-    monkeypatch.setattr(encoding, "batch_size", lambda _: 16)
+    monkeypatch.setattr("craft_jax.encoding.encoder.batch_size", lambda _: 16)
     stream = io.StringIO()
     encoder = Encoder(small_black_box, Meter(budget=None), stream=stream)
     encoder.training_views(photographs, views=3, seed=1)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craft_jax import divergence, estimators, searches
 from craft_jax.config import SearchConfig
-from craft_jax.estimators.antithetic import estimate as antithetic_estimate
+from craft_jax.method import divergence, estimators
+from craft_jax.method.estimators.antithetic import estimate as antithetic_estimate
 
 DIRECTIONS = pytest.mark.parametrize("directions", estimators.DIRECTIONS.values(), ids=estimators.DIRECTIONS.keys())
 
@@ -279,7 +279,7 @@ def test_8000_evaluations_bring_a_512_dimensional_quadratic_nine_tenths_of_the_w
         return jnp.mean(jnp.square(z - optimum))
 
     chosen = SearchConfig(estimator=estimator, population_size=40, sigma=0.1, learning_rate=0.1, shaping=shaping)
-    search = searches.build(chosen, jax.random.key(0), jnp.zeros((1, dim)), steps)
+    search = estimators.build(chosen, jax.random.key(0), jnp.zeros((1, dim)), steps)
     state, _ = jax.lax.scan(
         lambda state, _: (_told(search, state, loss), None), search.init(jnp.zeros((1, dim))), length=steps
     )
@@ -292,7 +292,7 @@ def test_8000_evaluations_bring_a_512_dimensional_quadratic_nine_tenths_of_the_w
 
 def test_a_clip_of_minus_one_is_zips_square_root_of_the_number_of_coordinates():
     chosen = SearchConfig(estimator="white-box", optimizer="sgd", schedule="constant", learning_rate=1.0, clip=-1.0)
-    search = searches.build(chosen, jax.random.key(0), jnp.zeros((1, 9)), 10)
+    search = estimators.build(chosen, jax.random.key(0), jnp.zeros((1, 9)), 10)
     steep, gentle = jnp.full((1, 9), 100.0), jnp.full((1, 9), 0.5)
 
     state = search.init(jnp.zeros((1, 9)))
@@ -302,7 +302,7 @@ def test_a_clip_of_minus_one_is_zips_square_root_of_the_number_of_coordinates():
 
 def test_spalls_schedule_shortens_perturbations_and_steps_by_its_power_laws():
     chosen = SearchConfig(estimator="spsa", population_size=2, sigma=0.01, schedule="spall", optimizer="sgd")
-    search = searches.build(chosen, jax.random.key(0), jnp.zeros((1, 400)), 10)
+    search = estimators.build(chosen, jax.random.key(0), jnp.zeros((1, 400)), 10)
     state = search.init(jnp.zeros((1, 400)))
 
     def largest(step):
@@ -315,7 +315,7 @@ def test_spalls_schedule_shortens_perturbations_and_steps_by_its_power_laws():
 @pytest.mark.parametrize("k", [1, 100])
 def test_spalls_schedule_shortens_steps_by_zips_power_law(k):
     chosen = SearchConfig(estimator="white-box", schedule="spall", optimizer="sgd", learning_rate=0.01)
-    search = searches.build(chosen, jax.random.key(0), jnp.zeros((1, 4)), steps=10)
+    search = estimators.build(chosen, jax.random.key(0), jnp.zeros((1, 4)), steps=10)
     state = search.init(jnp.zeros((1, 4)))._replace(step=jnp.asarray(k - 1))
 
     np.testing.assert_allclose(search.tell(state, jnp.ones((1, 4))).z, -0.01 / (k + 1) ** 0.4, rtol=1e-5)
@@ -351,7 +351,7 @@ def test_a_loss_that_chance_can_make_of_few_images_is_not_astray(images, expecte
 
 def test_a_fresh_start_at_the_best_point_does_not_turn_the_learning_rate_back():
     chosen = SearchConfig(estimator="white-box", optimizer="adam", schedule="cosine", learning_rate=1.0)
-    search = searches.build(chosen, jax.random.key(0), jnp.zeros((1, 3)), steps=10)
+    search = estimators.build(chosen, jax.random.key(0), jnp.zeros((1, 3)), steps=10)
     slope = jnp.ones((1, 3))
     state = search.init(jnp.zeros((1, 3)))
     for _ in range(8):

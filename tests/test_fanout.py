@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from craft_jax import fanout
 from craft_jax.errors import RESUMABLE, UserError
+from craft_jax.sweep import processes
 
 REPOSITORY = Path(__file__).parent.parent
 
 
 def _share(tmp_path, name, code):
-    return fanout.Share(name, [sys.executable, "-c", code], tmp_path / f"{name}.txt")
+    return processes.Share(name, [sys.executable, "-c", code], tmp_path / f"{name}.txt")
 
 
 def test_shares_run_side_by_side_each_in_its_place(tmp_path):
@@ -27,7 +27,7 @@ def test_shares_run_side_by_side_each_in_its_place(tmp_path):
         "print('met in', os.environ['PLACE'])\n"
     )
     shares = [_share(tmp_path, name, meet) for name in ("one", "two", "three")]
-    assert fanout.run_all(shares, [{"PLACE": "place0"}, {"PLACE": "place1"}], lambda line: None) == []
+    assert processes.run_all(shares, [{"PLACE": "place0"}, {"PLACE": "place1"}], lambda line: None) == []
     assert [share.log.read_text()[:12] for share in shares] == ["met in place"] * 3
 
 
@@ -35,7 +35,7 @@ def test_shares_run_side_by_side_each_in_its_place(tmp_path):
 def test_a_mistake_in_a_share_leaves_the_others_alone_and_an_interruption_starts_no_more(tmp_path, status, next_runs):
     said = []
     failing = _share(tmp_path, "bad", f"import sys; print('error: no such thing'); sys.exit({status})")
-    (failure,) = fanout.run_all([failing, _share(tmp_path, "next", "")], [{}], said.append)
+    (failure,) = processes.run_all([failing, _share(tmp_path, "next", "")], [{}], said.append)
 
     assert (failure.share.name, failure.status, failure.last_line) == ("bad", status, "error: no such thing")
     assert said == ["bad: started", "bad: failed"] + ["next: started", "next: finished"] * next_runs
@@ -45,29 +45,29 @@ def test_gpus_are_parted_among_processes_and_too_few_are_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,2")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
 
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in fanout.places_for(2)] == ["4,5", "6,7"]
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in processes.places_for(2)] == ["4,5", "6,7"]
     with pytest.raises(UserError, match="--parallel=6, and there are 5 GPUs here; lower it"):
-        fanout.places_for(6)
+        processes.places_for(6)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert fanout.places_for(3) == [{}, {}, {}]
+    assert processes.places_for(3) == [{}, {}, {}]
 
 
 def test_a_tpu_host_runs_one_process_alone(monkeypatch):
-    monkeypatch.setattr(fanout.meeting, "on_tpu_vm", lambda: True)
+    monkeypatch.setattr(processes.initialize, "on_tpu_vm", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
 
-    assert fanout.places_for(1) == [{}]
+    assert processes.places_for(1) == [{}]
     with pytest.raises(UserError, match="--parallel=2: on a Cloud TPU host one process takes all chips; leave it out"):
-        fanout.places_for(2)
+        processes.places_for(2)
 
 
 def test_a_sweep_that_is_asked_to_stop_leaves_no_process_behind(tmp_path):
     child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     parent = (
         "import pathlib, sys\nfrom craft_jax import entry, fanout\n"
-        f"share = fanout.Share('one', [sys.executable, '-c', {child!r}], pathlib.Path(r'{tmp_path}/one.txt'))\n"
-        "entry.exit_on_user_error(lambda argv: fanout.run_all([share], [{}], print), [])\n"
+        f"share = processes.Share('one', [sys.executable, '-c', {child!r}], pathlib.Path(r'{tmp_path}/one.txt'))\n"
+        "entry.exit_on_user_error(lambda argv: processes.run_all([share], [{}], print), [])\n"
     )
     log = tmp_path / "one.txt"
     with subprocess.Popen([sys.executable, "-c", parent], cwd=REPOSITORY) as sweep:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 import craft_jax
-from craft_jax import atomic, folders, prediction, sweep
+from craft_jax import files, folders, prediction
 from craft_jax.errors import UserError
 from craft_jax.main import main
+from craft_jax.sweep import command
 
 CONFIG = "--config=configs/demo.py"
 
@@ -19,7 +20,7 @@ CONFIG = "--config=configs/demo.py"
     "command",
     [
         lambda url: main(["main", CONFIG, f"--workdir={url}"]),
-        lambda url: sweep.main(["sweep", CONFIG, f"--workdir={url}"]),
+        lambda url: command.main(["sweep", CONFIG, f"--workdir={url}"]),
         lambda url: prediction.main(["predict", f"--checkpoint={url}", "photo.jpg"]),
     ],
     ids=["main", "sweep", "predict"],
@@ -52,13 +53,13 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     root = Path(__file__).parent.parent
     config = f"--config={root}/configs/demo.py"
 
-    for command in (
+    for attempt in (
         lambda: main(["main", config, "--workdir=~/file/run"]),
-        lambda: sweep.main(["sweep", config, "--workdir=~/file/run", "--shots=1", "--seeds=1"]),
+        lambda: command.main(["sweep", config, "--workdir=~/file/run", "--shots=1", "--seeds=1"]),
         lambda: prediction.main(["predict", "--checkpoint=~/file", "photo.jpg"]),
     ):
         with pytest.raises((UserError, OSError)) as caught:
-            command()
+            attempt()
         assert str(tmp_path / "file") in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     with pytest.raises(UserError, match="--workdir=~nobody-here/x: no such home folder"):
@@ -68,7 +69,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 def _append_alone(path):
     """Reads, waits and writes: what two at once would lose is seen in the sum."""
     for _ in range(20):
-        with atomic.held(path / ".lock", busy=lambda: None):
+        with files.held(path / ".lock", busy=lambda: None):
             count = int((path / "count").read_text())
             time.sleep(0.001)
             (path / "count").write_text(str(count + 1))

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from craft_jax import checkpoints, devices, hosts, main, meeting, prediction, preemption
+from craft_jax import main, prediction
+from craft_jax.distributed import devices, hosts, initialize, preemption
 from craft_jax.errors import RESUMABLE, UserError
+from craft_jax.training import checkpoints
 from tests.conftest import BUNDLED
 from tests.test_training import _assert_same_bits
 
@@ -31,16 +33,16 @@ Device = collections.namedtuple("Device", "id platform", defaults=["cpu"])
 
 
 def test_a_host_alone_meets_nobody():
-    assert meeting.plan(ALONE) is None
-    assert meeting.plan(ALONE | {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}) is None
-    assert meeting.plan(ALONE | {"TPU_WORKER_HOSTNAMES": "t0"}, on_tpu_vm=True) is None
+    assert initialize.plan(ALONE) is None
+    assert initialize.plan(ALONE | {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}) is None
+    assert initialize.plan(ALONE | {"TPU_WORKER_HOSTNAMES": "t0"}, on_tpu_vm=True) is None
 
 
 def test_flags_and_variables_name_the_meeting():
     variables = {"JAX_COORDINATOR_ADDRESS": "h0:1234", "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": "2"}
 
-    assert meeting.plan(ALONE | variables) == ("h0:1234", 3, 2)
-    assert meeting.plan(ALONE | variables, coordinator="h1:9", process_index=0) == ("h1:9", 3, 0)
+    assert initialize.plan(ALONE | variables) == ("h0:1234", 3, 2)
+    assert initialize.plan(ALONE | variables, coordinator="h1:9", process_index=0) == ("h1:9", 3, 0)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +55,11 @@ def test_flags_and_variables_name_the_meeting():
     ],
 )
 def test_slurm_steps_and_tpu_slices_are_recognised(environment):
-    assert meeting.plan(ALONE | environment) == (None, None, None)
+    assert initialize.plan(ALONE | environment) == (None, None, None)
 
 
 def test_a_cloud_tpu_vm_asks_its_machine():
-    assert meeting.plan(ALONE, on_tpu_vm=True) == (None, None, None)
+    assert initialize.plan(ALONE, on_tpu_vm=True) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_a_cloud_tpu_vm_asks_its_machine():
 )
 def test_half_a_meeting_is_one_clear_error(given, message):
     with pytest.raises(UserError, match=message):
-        meeting.plan(ALONE, **given)
+        initialize.plan(ALONE, **given)
 
 
 # Which devices

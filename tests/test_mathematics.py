@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craft_jax import objectives, prompt, refinement
+from craft_jax.method import objectives, prompt, refinement
 
 # Prompt generation
 

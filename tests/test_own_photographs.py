@@ -7,7 +7,8 @@ from PIL import Image
 
 from craft_jax import data, main
 from craft_jax.config import DataConfig
-from craft_jax.data import automatic, fewshot, folder, listing
+from craft_jax.data import automatic, fewshot
+from craft_jax.data.readers import csv_file, folder
 from craft_jax.errors import UserError
 from tests import miniatures
 
@@ -179,7 +180,7 @@ def _listing(root, text):
 
 def test_a_list_is_split_automatically(tmp_path):
     miniatures.make_listing(tmp_path)
-    read = listing.load(tmp_path, tmp_path / "list.csv", 0)
+    read = csv_file.load(tmp_path, tmp_path / "list.csv", 0)
 
     assert read.class_names == ("lion", "panda", "sea horse")
     assert [len(part) for part in (read.train, read.val, read.test)] == [18, 6, 12]
@@ -188,7 +189,7 @@ def test_a_list_is_split_automatically(tmp_path):
 
 def test_a_list_may_say_its_split(tmp_path):
     miniatures.make_listing(tmp_path, with_split=True)
-    read = listing.load(tmp_path, tmp_path / "list.csv", 0)
+    read = csv_file.load(tmp_path, tmp_path / "list.csv", 0)
 
     assert [len(part) for part in (read.train, read.val, read.test)] == [18, 6, 12]
     assert read.split == "splits of list.csv"
@@ -224,7 +225,7 @@ def test_a_list_in_another_encoding_says_that_it_must_be_utf_8(tmp_path):
     (tmp_path / "list.csv").write_bytes("path,label\na.png,café\n".encode("latin-1"))
 
     with pytest.raises(UserError, match=r"list\.csv: the list must be UTF-8 text; save it as such"):
-        listing.load(tmp_path, tmp_path / "list.csv", 0)
+        csv_file.load(tmp_path, tmp_path / "list.csv", 0)
 
 
 def test_a_source_without_its_split_says_what_to_name(tmp_path):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from craft_jax import plan, results, sweep
 from craft_jax.config import DataConfig
 from craft_jax.errors import UserError
+from craft_jax.sweep import command, plan, results
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIGS = REPOSITORY / "configs"
@@ -67,7 +67,7 @@ def test_a_mistake_in_a_sweep_is_one_line_before_anything_is_run(arguments, mess
     monkeypatch.chdir(REPOSITORY)
 
     with pytest.raises(UserError, match=message) as error:
-        sweep.main(["sweep", *arguments, f"--workdir={tmp_path}/sweep"])
+        command.main(["sweep", *arguments, f"--workdir={tmp_path}/sweep"])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "sweep").exists()
 

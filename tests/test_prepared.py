@@ -10,7 +10,7 @@ from PIL import Image
 
 from craft_jax import data, main
 from craft_jax.config import DataConfig
-from craft_jax.data import prepared
+from craft_jax.data.readers import tfds
 from craft_jax.errors import UserError
 from tests.conftest import BUNDLED
 
@@ -112,8 +112,8 @@ def test_a_set_without_a_test_split_can_follow_a_split_file(tmp_path):
     _split_file(folder)
 
     with pytest.raises(UserError, match="has no test split, only train; set data.split to a split file in CoOp's form"):
-        prepared.load("small_caltech", str(folder))
-    assert len(prepared.load_joined("small_caltech", str(folder), folder / "split_zhou_Caltech101.json").test) == 8
+        tfds.load("small_caltech", str(folder))
+    assert len(tfds.load_joined("small_caltech", str(folder), folder / "split_zhou_Caltech101.json").test) == 8
 
 
 def test_images_numbered_from_1_in_each_part_are_joined_by_part(tmp_path):
@@ -124,7 +124,7 @@ def test_images_numbered_from_1_in_each_part_are_joined_by_part(tmp_path):
         "test": [["cars_train/00001.jpg", 0, "pizza"]],
     }
     (folder / "split.json").write_text(json.dumps(rows))
-    joined = prepared.load_joined("small_caltech", str(folder), folder / "split.json")
+    joined = tfds.load_joined("small_caltech", str(folder), folder / "split.json")
     pizzas, pianos = (sorted((BUNDLED / "images" / name).iterdir()) for name in ("pizza", "grand_piano"))
 
     items = [*joined.train, *joined.test]
@@ -133,21 +133,21 @@ def test_images_numbered_from_1_in_each_part_are_joined_by_part(tmp_path):
 
 
 def test_a_set_may_be_named_with_its_version(prepared_caltech):
-    assert len(prepared.load("small_caltech:3.0.2", str(prepared_caltech)).test) == 8
+    assert len(tfds.load("small_caltech:3.0.2", str(prepared_caltech)).test) == 8
 
 
 def test_two_classes_that_read_the_same_are_refused(prepared_caltech, monkeypatch):
-    monkeypatch.setattr(prepared, "_label_names", lambda *_: ["grand_piano", "grand piano"])
+    monkeypatch.setattr(tfds, "_label_names", lambda *_: ["grand_piano", "grand piano"])
 
     with pytest.raises(UserError, match="data.tfds='small_caltech': labels 0 and 1 are both called 'grand piano'"):
-        prepared.load("small_caltech", str(prepared_caltech))
+        tfds.load("small_caltech", str(prepared_caltech))
 
 
 def test_a_split_file_of_other_images_is_refused(prepared_caltech, tmp_path):
     _split_file(tmp_path, names=("pizza", "sunflower"))
 
     with pytest.raises(UserError, match=r"10 of its 20 images are found .* give the split file of this set"):
-        prepared.load_joined("small_caltech", str(prepared_caltech), tmp_path / "split_zhou_Caltech101.json")
+        tfds.load_joined("small_caltech", str(prepared_caltech), tmp_path / "split_zhou_Caltech101.json")
 
 
 def test_records_that_do_not_name_their_files_cannot_be_joined(tmp_path):
@@ -155,11 +155,11 @@ def test_records_that_do_not_name_their_files_cannot_be_joined(tmp_path):
     _split_file(folder)
 
     with pytest.raises(UserError, match="does not say which file a record came from.*leave data.split empty"):
-        prepared.load_joined("small_caltech", str(folder), folder / "split_zhou_Caltech101.json")
+        tfds.load_joined("small_caltech", str(folder), folder / "split_zhou_Caltech101.json")
 
 
 def test_a_set_prepared_as_parquet_is_read_too(tmp_path):
-    assert len(prepared.load("small_caltech", str(_prepare(tmp_path, file_format="parquet"))).test) == 8
+    assert len(tfds.load("small_caltech", str(_prepare(tmp_path, file_format="parquet"))).test) == 8
 
 
 def test_a_set_prepared_in_a_format_without_random_access_says_how_to_prepare_it(tmp_path):
@@ -168,19 +168,19 @@ def test_a_set_prepared_in_a_format_without_random_access_says_how_to_prepare_it
         info.write_text(info.read_text().replace("array_record", "tfrecord"))
 
     with pytest.raises(UserError, match=r"cannot be read record by record .*file_format='array_record'.*prepare\(\)"):
-        prepared.load("small_caltech", str(folder))
+        tfds.load("small_caltech", str(folder))
 
 
 @pytest.mark.parametrize(
     ("name", "read"), [("/a/apse/indoor", "indoor apse"), ("/a/abbey", "abbey"), ("grand_piano", "grand piano")]
 )
 def test_sun397s_class_names_read_from_their_end(name, read):
-    assert prepared._class_name(name) == read
+    assert tfds._class_name(name) == read
 
 
 def test_a_set_that_is_not_prepared_names_the_command_that_prepares_it(tmp_path):
     with pytest.raises(UserError, match=r"data.tfds='caltech101' is not prepared.*download_and_prepare\(\)"):
-        prepared.load("caltech101", str(tmp_path))
+        tfds.load("caltech101", str(tmp_path))
 
 
 def test_the_main_job_says_in_one_line_that_a_set_is_not_prepared(tmp_path):
@@ -195,4 +195,4 @@ def test_the_main_job_says_in_one_line_that_a_set_is_not_prepared(tmp_path):
 
 def test_an_unknown_set_is_named():
     with pytest.raises(UserError, match="data.tfds='caltech1001' is no data set that TFDS knows"):
-        prepared.load("caltech1001", "")
+        tfds.load("caltech1001", "")

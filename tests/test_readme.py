@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from craft_jax import plan
+from craft_jax.sweep import plan
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from craft_jax import blackbox, main, prediction, training
-from craft_jax.blackbox import clip, open_clip, openai_weights, resnet_architecture
-from craft_jax.blackbox.flax_clip import BUNDLED_MODEL
+from craft_jax.blackbox import clip
+from craft_jax.blackbox.loaders import open_clip, openai_weights
+from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
+from craft_jax.blackbox.towers import resnet_architecture
 from craft_jax.data import pixels
 from craft_jax.errors import UserError
 from tests import random_resnet

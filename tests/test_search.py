@@ -9,20 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from craft_jax import (
-    assembly,
-    calibration,
-    checkpoints,
-    choice,
-    collaborative,
-    objectives,
-    recipes,
-    refinement,
-    training,
-)
-from craft_jax.collaborative import Centre
-from craft_jax.config import Config, ConsistencyConfig, PromptConfig, SearchConfig
+from craft_jax import data, training
+from craft_jax.config import Config, ConsistencyConfig, PromptConfig, SearchConfig, recipes
 from craft_jax.errors import UserError
+from craft_jax.method import calibration, candidates, collaborative, objectives, refinement
+from craft_jax.method.candidates import Centre
+from craft_jax.training import assembly, checkpoints, recorder, selection
 
 
 def _train(black_box, photographs, config, workdir):
@@ -55,12 +47,12 @@ def test_credits_by_class_give_the_true_gradient_of_every_classs_prompt(small_bl
     z = 0.3 * jax.random.normal(jax.random.key(3), run.state.search.z.shape)
     loss, centre = collaborative.loss_of(run.method, _wild_head(run)), _centre(run, z)
     state = run.state.search._replace(z=z)
-    candidates = run.method.search.ask(state)
-    answers = run.problem.black_box.predict(run.problem.generator(candidates), centre.handle)
-    credits = jax.vmap(collaborative.by_class(loss, centre))(answers)
+    asked = run.method.search.ask(state)
+    answers = run.problem.black_box.predict(run.problem.generator(asked), centre.handle)
+    credits = jax.vmap(candidates.by_class(loss, centre))(answers)
 
     slopes = (credits[0::2] - credits[1::2]) / (2 * 0.05)
-    directions = (candidates[0::2] - z) / 0.05
+    directions = (asked[0::2] - z) / 0.05
     estimate = jnp.einsum("pb,pbz->bz", slopes, directions) / len(directions)
     gradient = collaborative.white_box_gradient(run.problem, loss, z, centre)
     np.testing.assert_allclose(estimate, gradient, rtol=0.02, atol=0.01 * float(jnp.abs(gradient).max()))
@@ -242,7 +234,7 @@ def test_a_step_that_finds_no_finite_loss_goes_back_to_the_best_point_and_leaves
 
 
 def _contenders(run):
-    tuned = training.ends(run, run.state)[0]
+    tuned = recorder.ends(run, run.state)[0]
     misled = jax.tree.map(lambda leaf: leaf + 5 * jax.random.normal(jax.random.key(0), leaf.shape), tuned.head)
     return tuned._replace(head=misled), tuned
 
@@ -250,11 +242,11 @@ def _contenders(run):
 def test_a_misleading_head_is_left_out(small_black_box, small_set, small_config):
     run = _run(small_black_box, small_set, small_config)
     tuned, unlearnt = _contenders(run)
-    losses = choice.losses(small_black_box, tuned, unlearnt, run.held_out, run.held_out_labels, run.meter)
+    losses = selection.losses(small_black_box, tuned, unlearnt, run.held_out, run.held_out_labels, run.meter)
 
-    assert losses[choice.PROMPT] < losses[choice.REFINED]
-    assert losses[choice.PROMPT] == pytest.approx(losses[choice.ZERO_SHOT])
-    chosen = choice.contender(choice.PROMPT, tuned, unlearnt)
+    assert losses[selection.PROMPT] < losses[selection.REFINED]
+    assert losses[selection.PROMPT] == pytest.approx(losses[selection.ZERO_SHOT])
+    chosen = selection.contender(selection.PROMPT, tuned, unlearnt)
     logits = jax.random.normal(jax.random.key(1), (4, 3))
     np.testing.assert_array_equal(refinement.apply(chosen.head, logits), logits)
 
@@ -271,7 +263,7 @@ def test_the_checkpoint_predicts_as_chosen(tmp_path, small_black_box, small_set,
 
 
 def test_shots_that_are_held_out_are_a_quarter_of_each_class_and_not_trained_on(small_set):
-    kept, held = choice.hold_out(small_set, "shots", seed=1)
+    kept, held = data.hold_out(small_set, "shots", seed=1)
 
     assert sorted(item.label for item in held) == [0, 1, 2]
     assert not {item.photograph for item in held} & {item.photograph for item in kept.train}
@@ -282,7 +274,7 @@ def test_one_shot_cannot_be_held_out(small_set):
     alone = dataclasses.replace(small_set, train=small_set.train[::4])
 
     with pytest.raises(UserError, match="held_out=shots leaves class 'pizza' without a training photograph"):
-        choice.hold_out(alone, "shots", seed=1)
+        data.hold_out(alone, "shots", seed=1)
 
 
 def test_without_held_out_photographs_the_refined_prompt_is_deployed(
@@ -290,5 +282,5 @@ def test_without_held_out_photographs_the_refined_prompt_is_deployed(
 ):
     result = _train(small_black_box, dataclasses.replace(small_set, val=()), small_config, tmp_path / "x").result
 
-    assert (result["chosen"], result["held_out"]) == (choice.REFINED, {"images": 0, "loss": {}})
+    assert (result["chosen"], result["held_out"]) == (selection.REFINED, {"images": 0, "loss": {}})
     assert result["accuracy"] == result["refined"]

@@ -9,7 +9,8 @@ import pytest
 import craft_jax
 from craft_jax import data
 from craft_jax.config import Config, DataConfig, PromptConfig, RefinementConfig, RunConfig, SearchConfig
-from craft_jax.data import arrays, fewshot, fgvc, imagenet
+from craft_jax.data import arrays, fewshot
+from craft_jax.data.readers import fgvc, imagenet
 from craft_jax.errors import UserError
 from tests import miniatures
 from tests.conftest import BUNDLED

@@ -1,4 +1,4 @@
-"""The rooms of the house: imports run downward only, and the public names are there."""
+"""The rooms of the house: doors that name what others may use, imports that run one way, files that stay small."""
 
 import ast
 from pathlib import Path
@@ -9,35 +9,50 @@ import craft_jax
 
 PACKAGE = Path(craft_jax.__file__).parent
 
-# Left to right as data flows; a room imports only rooms before it.
+# Left to right as data flows; a room imports only rooms before it. Those with a folder are entered by their door.
 ROOMS = [
-    "errors", "folders", "atomic", "preemption", "entry", "validation", "config", "identity", "published", "recipes",
-    "variants", "randomness", "data", "blackbox", "prompt", "estimators", "searches", "divergence", "objectives",
-    "refinement", "hosts", "meeting", "devices", "collaborative", "progress", "feature_cache", "encoding",
-    "checkpoints", "evaluation", "calibration", "choice", "assembly", "protocols", "metrics_log", "report", "record",
-    "training", "main", "plan", "execution", "results", "plot", "table", "fanout", "sweep", "prediction", "predict",
+    "errors", "files", "folders", "cli", "randomness", "config", "data", "blackbox", "method", "distributed",
+    "progress", "encoding", "tuned_model", "evaluation", "training", "prediction", "predict", "main", "sweep",
 ]  # fmt: skip
-MATHEMATICS = ["prompt", "estimators", "objectives", "refinement"]
-
-
-def _imports(path):
-    """Every module that a file imports, at any depth."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+MOST_FILES, MOST_LINES = 12, 300
 
 
 def _files(room):
     folder = PACKAGE / room
-    return sorted(folder.glob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
 
 
-def _rooms_imported(room):
-    modules = (module.split(".") for file in _files(room) for module in _imports(file))
-    return {parts[1] for parts in modules if parts[0] == "craft_jax" and len(parts) > 1} & set(ROOMS) - {room}
+FILES = [(room, file) for room in ROOMS for file in _files(room)]
+
+
+def _imports(path):
+    """Every import of the package's own, at any depth, as (module, name)."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def _own_imports(path):
+    """(room, what is imported from it, whether by its door) of the package's own."""
+    for module, name in _imports(path):
+        parts = module.split(".")
+        if parts[0] != "craft_jax" or (len(parts) == 1 and name not in ROOMS):
+            continue
+        yield (name, None, True) if len(parts) == 1 else (parts[1], name, len(parts) == 2)
+
+
+def _door(room):
+    """What a room's door names."""
+    for node in ast.parse((PACKAGE / room / "__init__.py").read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def _of(found):
+    return [pytest.param(*item, id=str(item[1].relative_to(PACKAGE))) for item in found]
 
 
 def test_every_module_has_its_room():
@@ -48,22 +63,48 @@ def test_every_module_has_its_room():
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_rooms_before_it(room):
-    assert _rooms_imported(room) <= set(ROOMS[: ROOMS.index(room)])
+    imported = {other for file in _files(room) for other, _, _ in _own_imports(file)} - {room}
+
+    assert imported <= set(ROOMS[: ROOMS.index(room)])
 
 
-@pytest.mark.parametrize("room", MATHEMATICS)
-def test_the_mathematics_does_not_know_the_black_box(room):
-    assert "blackbox" not in _rooms_imported(room)
+@pytest.mark.parametrize(("room", "file"), _of(FILES))
+def test_other_rooms_are_entered_by_their_doors(room, file):
+    for other, name, by_door in _own_imports(file):
+        if other == room or not (PACKAGE / other).is_dir():
+            continue
+        assert by_door, f"craft_jax.{other} is entered past its door for {name}"
+        assert name is None or name in _door(other), f"the door of craft_jax.{other} does not name {name}"
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if (PACKAGE / room).is_dir()])
+def test_a_door_says_what_its_room_is_for(room):
+    docstring = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
+
+    assert docstring
+    assert len(docstring.splitlines()) <= 4
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for _, file in FILES}), ids=lambda path: path.name)
+def test_no_room_has_more_files_than_a_reader_takes_in(folder):
+    assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= MOST_FILES
+
+
+@pytest.mark.parametrize(("room", "file"), _of(FILES))
+def test_no_module_is_longer_than_a_reader_takes_in(room, file):
+    assert len(file.read_text().splitlines()) <= MOST_LINES
+
+
+def test_the_method_knows_no_file_screen_or_host():
+    own = {other for file in _files("method") for other, _, _ in _own_imports(file)}
+    others = {module.split(".")[0] for file in _files("method") for module, _ in _imports(file)}
+
+    assert own <= {"errors", "randomness", "config", "blackbox", "method"}
+    assert not others & {"os", "pathlib", "sys", "json", "tqdm", "orbax", "matplotlib"}
 
 
 def test_only_the_black_boxs_room_imports_transformers():
-    importers = {
-        room
-        for room in ROOMS
-        for file in _files(room)
-        for module in _imports(file)
-        if module.startswith("transformers")
-    }
+    importers = {room for room, file in FILES for module, _ in _imports(file) if module.startswith("transformers")}
 
     assert importers == {"blackbox"}
 

@@ -16,8 +16,11 @@ import optax
 import pytest
 
 import craft_jax
-from craft_jax import atomic, data, execution, plan, protocols, refinement, report, results, sweep, table
+from craft_jax import data, files
 from craft_jax.errors import Interrupted, UserError
+from craft_jax.method import refinement
+from craft_jax.sweep import command, plan, protocols, results, runner, table
+from craft_jax.training import report
 from tests import miniatures
 
 REPOSITORY = Path(__file__).parent.parent
@@ -47,7 +50,7 @@ def _arguments(root, workdir, *more, configs=("pets", "dtd"), seeds="1,2"):
 
 
 def _sweep(*arguments):
-    sweep.main(["sweep", *arguments])
+    command.main(["sweep", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -168,14 +171,14 @@ def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, copied, tmp_pa
 
 
 def test_a_run_that_is_out_of_memory_does_not_stop_the_others(root, copied, monkeypatch, capsys):
-    carry_out = execution.carry_out
+    carry_out = runner.carry_out
 
     def without_memory(run, stop):
         if run.label == "pets":
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBuffers: ...")
         carry_out(run, stop)
 
-    monkeypatch.setattr(execution, "carry_out", without_memory)
+    monkeypatch.setattr(runner, "carry_out", without_memory)
     for label in ("pets", "dtd"):
         shutil.rmtree(copied / label / "3-shots-seed-2")
     with pytest.raises(UserError, match="1 of 2 runs failed; the first: pets, 3 shots, seed 2: RESOURCE_EXHAUSTED: .*"):
@@ -199,7 +202,7 @@ def test_sigterm_is_told_to_the_run_in_hand(root, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         raise Interrupted("stopped after step 1") if stop() else AssertionError("it was not told")
 
-    monkeypatch.setattr(execution.training, "train", train)
+    monkeypatch.setattr(runner.training, "train", train)
     with pytest.raises(Interrupted, match="stopped after step 1"):
         _sweep(*_arguments(root, tmp_path, configs=("pets",)))
 
@@ -210,14 +213,14 @@ def test_sigterm_at_a_runs_end_begins_no_other(root, tmp_path, monkeypatch):
         stop()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(execution, "carry_out", carry_out)
+    monkeypatch.setattr(runner, "carry_out", carry_out)
     with pytest.raises(Interrupted, match="stopped after pets, 3 shots, seed 1"):
         _sweep(*_arguments(root, tmp_path))
 
 
 def test_two_processes_may_write_one_file_at_the_same_time(tmp_path):
     path = tmp_path / "table.md"
-    with atomic.replacing(path) as one, atomic.replacing(path) as other:
+    with files.replacing(path) as one, files.replacing(path) as other:
         one.write_text("one")
         other.write_text("other")
 
@@ -228,7 +231,7 @@ def test_two_processes_may_write_one_file_at_the_same_time(tmp_path):
 def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
     path, synced = tmp_path / "table.md", []
     monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_size, path.exists())))
-    atomic.write_atomically(path, "text")
+    files.write_atomically(path, "text")
 
     assert synced == [(4, False)]
 
@@ -253,7 +256,7 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one_and_nothing_else(tm
     path = tmp_path / "table.md"
     path.write_text("old")
     with pytest.raises(UnicodeEncodeError):
-        atomic.write_atomically(path, "\ud800")
+        files.write_atomically(path, "\ud800")
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -368,8 +371,8 @@ def test_the_harmonic_mean(base, new, expected):
 
 def test_a_run_waits_for_another_process_in_its_workdir(tmp_path):
     holder = (
-        "import pathlib, time\nfrom craft_jax import execution\n"
-        f"with execution.alone(pathlib.Path(r'{tmp_path}/run')):\n    print('mine', flush=True)\n    time.sleep(60)\n"
+        "import pathlib, time\nfrom craft_jax.sweep import runner\n"
+        f"with runner.alone(pathlib.Path(r'{tmp_path}/run')):\n    print('mine', flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", holder], cwd=REPOSITORY, stdout=subprocess.PIPE) as other:
         other.stdout.readline()

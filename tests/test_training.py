@@ -17,8 +17,10 @@ import pytest
 
 import craft_jax
 from benchmarks.devices import collective_bytes
-from craft_jax import assembly, atomic, blackbox, calibration, checkpoints, collaborative, training
+from craft_jax import blackbox, files, training
 from craft_jax.errors import Interrupted, UserError
+from craft_jax.method import calibration, collaborative
+from craft_jax.training import assembly, checkpoints
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -269,7 +271,7 @@ def test_a_workdir_that_another_run_is_writing_into_is_left_alone(tmp_path, smal
     with pytest.raises(Interrupted):
         training.train(small_black_box, small_set, small_config, tmp_path, stop=lambda: next(stopped))
     log = (tmp_path / training.METRICS).read_text()
-    with atomic.sole_writer(tmp_path), pytest.raises(UserError, match="another run is writing into .*--workdir"):
+    with files.sole_writer(tmp_path), pytest.raises(UserError, match="another run is writing into .*--workdir"):
         training.train(small_black_box, small_set, small_config, tmp_path)
 
     assert (tmp_path / training.METRICS).read_text() == log

@@ -15,10 +15,12 @@ import jax
 import numpy as np
 
 from benchmarks.search import tasks
-from craft_jax import assembly, blackbox, collaborative, searches
-from craft_jax.assembly import Run
-from craft_jax.collaborative import Centre
+from craft_jax import blackbox
 from craft_jax.config import Config, PromptConfig, SearchConfig
+from craft_jax.method import candidates, collaborative, estimators
+from craft_jax.method.candidates import Centre
+from craft_jax.training import assembly
+from craft_jax.training.assembly import Run
 
 DRAWS = 12
 TABLE = Path(__file__).parent.parent / "results" / "search_diagnostics.md"
@@ -55,13 +57,13 @@ def quality(run: Run, settings: SearchConfig) -> Quality:
     loss, centre = collaborative.loss_of(run.method, run.state.head), centre_of(run)
     z = run.state.search.z
     truth = collaborative.white_box_gradient(run.problem, loss, z, centre).ravel()
-    credit = collaborative.by_class if run.problem.generator.per_class else collaborative.by_candidate
+    credit = candidates.by_class if run.problem.generator.per_class else candidates.by_candidate
     # Plain descent at rate 1 moves z by minus the estimate.
     plain = dataclasses.replace(settings, optimizer="sgd", schedule="constant", learning_rate=1.0)
 
     @jax.jit
     def estimate(problem: collaborative.Problem, key: jax.Array) -> jax.Array:
-        search = searches.build(plain, key, z, steps=1)
+        search = estimators.build(plain, key, z, steps=1)
         state = search.init(z)
 
         def ask(candidate: jax.Array) -> jax.Array:

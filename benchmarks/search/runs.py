@@ -14,9 +14,10 @@ from typing import Any
 import jax
 
 from benchmarks.search import tasks
-from craft_jax import blackbox, plan, recipes, training
-from craft_jax.config import Config, RunConfig
+from craft_jax import blackbox, training
+from craft_jax.config import Config, RunConfig, recipes
 from craft_jax.data import FewShotSet
+from craft_jax.sweep import plan
 
 TEST_EVERY = 160  # prompts
 FINISHED = "finished.json"

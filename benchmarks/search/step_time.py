@@ -9,7 +9,9 @@ from pathlib import Path
 
 from benchmarks import problem, timing
 from benchmarks.search import study, tasks
-from craft_jax import assembly, blackbox, collaborative
+from craft_jax import blackbox
+from craft_jax.method import collaborative
+from craft_jax.training import assembly
 
 TABLE = Path(__file__).parent.parent / "results" / "search_steps.md"
 TASK, SHOTS, SEED, QUERIES = "caltech24", 16, 1, 2000

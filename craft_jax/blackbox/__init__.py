@@ -1,9 +1,13 @@
-"""The model that may only be queried: its wall, its meter, a local CLIP behind it, and a remote one."""
+"""The model that may only be queried: its interface, the meter before it, a local CLIP behind it, and a remote one.
 
+`loaders/` read weights, `towers/` compute features. Only this room imports transformers.
+"""
+
+from craft_jax.blackbox import interface
+from craft_jax.blackbox.interface import BlackBox, GradientRefused, Handle, draw_views, join_handles
 from craft_jax.blackbox.loading import load
 from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter
-from craft_jax.blackbox.remote import Owner, connect, is_remote
-from craft_jax.blackbox.wall import BlackBox, GradientRefused, Handle
+from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors
 
 __all__ = [
     "BlackBox",
@@ -14,6 +18,10 @@ __all__ = [
     "Meter",
     "Owner",
     "connect",
+    "draw_views",
+    "interface",
     "is_remote",
+    "join_handles",
     "load",
+    "owners_errors",
 ]

@@ -15,8 +15,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, UInt8
 
-from craft_jax.blackbox import text_tower
-from craft_jax.blackbox.wall import Described, Handle, opaque
+from craft_jax.blackbox.interface import Described, Handle, opaque
+from craft_jax.blackbox.towers import text
 from craft_jax.config import BUNDLED
 from craft_jax.errors import UserError
 
@@ -73,7 +73,7 @@ class ClipBlackBox(Described):
     Every other attribute is the owner's side of the wall and no business of the caller's.
     """
 
-    _text: text_tower.TextTower
+    _text: text.TextTower
     _image_params: Any
     _logit_scale: Array
     _pixel_mean: Array
@@ -170,10 +170,10 @@ def _tokenize(parts: ClipParts, caption: str) -> list[int]:
 
 
 def arrange_text(
-    params: text_tower.Params, settings: TextSettings, captions: list[list[int]], n_ctx: int, dtype: str
-) -> text_tower.TextTower:
+    params: text.Params, settings: TextSettings, captions: list[list[int]], n_ctx: int, dtype: str
+) -> text.TextTower:
     """The text tower for captions that are token ids, from SOS to the position that is pooled."""
-    return text_tower.build(
+    return text.build(
         params,
         suffixes=[caption[n_ctx + 1 :] for caption in captions],
         sos_token=captions[0][0],

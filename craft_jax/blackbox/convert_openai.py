@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from craft_jax.atomic import replacing
-from craft_jax.entry import exit_on_user_error, parse
+from craft_jax.cli import exit_on_user_error, parse
 from craft_jax.errors import UserError
+from craft_jax.files import replacing
 
 _USAGE = "usage: python -m craft_jax.blackbox.convert_openai ARCHIVE.pt FOLDER [--tokenizer=FOLDER]"
 
@@ -45,7 +45,8 @@ def convert(archive: Path, folder: Path, tokenizer: Path | None = None) -> list[
     Raises:
       UserError: where the archive is not a ResNet CLIP, the folder is in use, or the tokenizer is incomplete.
     """
-    from craft_jax.blackbox import open_clip, openai_weights, resnet_architecture
+    from craft_jax.blackbox.loaders import open_clip, openai_weights
+    from craft_jax.blackbox.towers import resnet_architecture
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists; name a folder that is new or empty")
@@ -122,7 +123,7 @@ def _check_entries(weights: dict[str, np.ndarray], architecture: Any) -> None:
 def _write(folder: Path, weights: dict[str, np.ndarray], settings: dict[str, Any], copied: list[Path]) -> None:
     from safetensors.numpy import save_file
 
-    from craft_jax.blackbox import open_clip
+    from craft_jax.blackbox.loaders import open_clip
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from craft_jax.blackbox import clip, flax_clip, open_clip
+from craft_jax.blackbox import clip
 from craft_jax.blackbox.clip import ClipBlackBox, ClipParts
+from craft_jax.blackbox.loaders import flax_clip, open_clip
 from craft_jax.config import BUNDLED
 
 

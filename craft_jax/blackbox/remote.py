@@ -17,7 +17,7 @@ from flax import struct
 from jax.experimental import io_callback
 from jaxtyping import Array, Float, Int, UInt8
 
-from craft_jax.blackbox.wall import Described, Handle, opaque
+from craft_jax.blackbox.interface import Described, Handle, opaque
 from craft_jax.errors import UserError
 
 _LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
@@ -166,7 +166,7 @@ def logits_of(probabilities: Float[Any, "K N C"], numpy: Any = np) -> Float[Any,
     """Logits less their mean over classes, which is all that probabilities tell of them; `numpy` may be JAX's.
 
     Less their mean, and not less the logarithm of a sum as softmax leaves them: that follows the likely classes alone,
-    and would tell each class's own prompt more of what others' did (`collaborative.by_class`).
+    and would tell each class's own prompt more of what others' did (`method.candidates.by_class`).
     """
     logs = numpy.log(numpy.maximum(probabilities, _LEAST_PROBABILITY))
     return logs - logs.mean(axis=-1, keepdims=True)

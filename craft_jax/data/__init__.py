@@ -1,8 +1,15 @@
-"""Few-shot sets: where images come from, how shots are drawn, how pixels are prepared."""
+"""Few-shot sets: where images come from, how shots are drawn, how pixels are prepared.
 
+`readers/` has a file for each layout on disk. Nothing here knows a model.
+"""
+
+from craft_jax.data import pixels, sources
 from craft_jax.data.arrays import from_arrays
 from craft_jax.data.fewshot import FewShotSet, Labelled, draw_shots
-from craft_jax.data.photographs import Photograph, PhotographFile
+from craft_jax.data.held_out import hold_out
+from craft_jax.data.images import Photograph, PhotographFile
+from craft_jax.data.readers import folder, imagenet
+from craft_jax.data.readers.imagenet import SHIFTS
 from craft_jax.data.sources import draw, load, read
 
 __all__ = [
@@ -10,9 +17,15 @@ __all__ = [
     "Labelled",
     "Photograph",
     "PhotographFile",
+    "SHIFTS",
     "draw",
     "draw_shots",
+    "folder",
     "from_arrays",
+    "hold_out",
+    "imagenet",
     "load",
+    "pixels",
     "read",
+    "sources",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from craft_jax.data.automatic import AUTOMATIC, automatic_split
 from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
-from craft_jax.data.photographs import PhotographArray
+from craft_jax.data.images import PhotographArray
 from craft_jax.errors import UserError
 
 

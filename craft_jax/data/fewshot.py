@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from craft_jax.data.photographs import Photograph, PhotographArray
+from craft_jax.data.images import Photograph, PhotographArray
 from craft_jax.errors import UserError
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from craft_jax.data.photographs import Photograph
+from craft_jax.data.images import Photograph
 from craft_jax.randomness import Stream, host_generator
 
 VERSION = 2

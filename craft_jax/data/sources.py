@@ -5,8 +5,8 @@ from pathlib import Path
 
 from craft_jax import folders
 from craft_jax.config import BUNDLED, DataConfig
-from craft_jax.data import coop, fgvc, folder, imagenet, listing, prepared
 from craft_jax.data.fewshot import FewShotSet, draw_shots, half
+from craft_jax.data.readers import coop, csv_file, fgvc, folder, imagenet, tfds
 from craft_jax.errors import UserError
 
 _BUNDLED_SET = Path(__file__).parent.parent / "assets" / "caltech24"
@@ -60,8 +60,8 @@ def paths(config: DataConfig) -> tuple[Path, Path]:
 def _read_prepared(config: DataConfig) -> FewShotSet:
     root = "" if config.root == BUNDLED else config.root
     if not config.split:
-        return prepared.load(config.tfds, root)
-    return prepared.load_joined(config.tfds, root, folders.expanded(root, "data.root") / config.split)
+        return tfds.load(config.tfds, root)
+    return tfds.load_joined(config.tfds, root, folders.expanded(root, "data.root") / config.split)
 
 
 _SPLITS = {
@@ -76,5 +76,5 @@ _READERS: dict[str, Callable[[Path, Path, int], FewShotSet]] = {
     "fgvc": lambda images, lists, _: fgvc.load(images, lists),
     "imagenet": lambda images, names, _: imagenet.load(images, names),
     "folder": lambda images, _, split_seed: folder.load(images, split_seed),
-    "csv": listing.load,
+    "csv": csv_file.load,
 }

@@ -1,0 +1,107 @@
+"""The wall: what the owner of a black box exposes, and nothing else.
+
+Images and soft prompts go in, class predictions come out. Gradients are refused with an error that says why.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import jax
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, UInt8
+
+Handle = Any
+"""Encoded images. Opaque but for one thing: it is a pytree whose leaves lead with the image axis N."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class GradientRefused(TypeError):
+    """A gradient was asked for through a black box, which answers queries only."""
+
+
+class BlackBox(Protocol):
+    """A vision-language classifier that can only be queried.
+
+    A local black box is a pytree and its methods can be traced by jax.jit, vmap and pmap, but never differentiated.
+    """
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What it is, as JSON values: enough to load it again and to tell it from another."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The C class names, in the order of the logits."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that it takes, in pixels."""
+
+    @property
+    def initial_prompt(self) -> Float[Array, "n_ctx d"]:
+        """The unlearnt soft prompt: the embedded words of the template."""
+
+    def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
+        """Takes RGB images in; their handle answers any number of queries."""
+
+    def predict(
+        self, prompts: Float[Array, "K n_ctx d"] | Float[Array, "K C n_ctx d"], handle: Handle
+    ) -> Float[Array, "K N C"]:
+        """The logits of N images under each of K soft prompts, or K sets of one soft prompt a class."""
+
+
+class Described(struct.PyTreeNode):
+    """What a black box tells of itself, kept; `BlackBox` says what each part is."""
+
+    _initial_prompt: Array
+    _image_size: int = struct.field(pytree_node=False)
+    _class_names: tuple[str, ...] = struct.field(pytree_node=False)
+    _identity: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What it is, as JSON values."""
+        return dict(self._identity)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The C class names, in the order of the logits."""
+        return self._class_names
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that it takes, in pixels."""
+        return self._image_size
+
+    @property
+    def initial_prompt(self) -> Float[Array, "n_ctx d"]:
+        """The unlearnt soft prompt."""
+        return self._initial_prompt
+
+
+def opaque(query: F) -> F:
+    """Makes a pure function of pytrees refuse differentiation, forward and reverse, with GradientRefused."""
+    name = query.__qualname__
+    walled = jax.custom_jvp(query)
+
+    @walled.defjvp
+    def refuse(primals: Any, tangents: Any) -> Any:
+        raise GradientRefused(
+            f"{name} is a black box: it answers queries but gives no gradient. "
+            "Estimate one from its losses instead (craft_jax.method.estimators)."
+        )
+
+    return walled  # type: ignore[return-value]
+
+
+def join_handles(handles: list[Handle]) -> Handle:
+    """The handle of all images of `handles`, in order, in the host's memory."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *handles)
+
+
+def draw_views(stacked: Handle, views: Int[Array, "E N"]) -> Handle:
+    """The handle of E N images, E times over the N images, each in the view named; from leaves [V, N, ...]."""
+    rows = jax.numpy.broadcast_to(jax.numpy.arange(views.shape[1]), views.shape)
+    return jax.tree.map(lambda leaf: leaf[views.ravel(), rows.ravel()], stacked)

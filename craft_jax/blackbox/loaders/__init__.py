@@ -1,0 +1,1 @@
+"""From files to `ClipParts`: one loader a layout."""

@@ -1,0 +1,1 @@
+"""The networks of a local CLIP, as pure functions over parameters."""

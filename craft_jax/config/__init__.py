@@ -1,0 +1,42 @@
+"""Settings: defaults, ranges, recipes and the published ones, read once at the edge, checked, then frozen.
+
+A new setting goes to `settings`, a new method to `recipes`. Knows nothing of JAX, so that `--help` answers at once.
+"""
+
+from craft_jax.config import identity
+from craft_jax.config.mappings import flat_settings, from_config_dict, to_config_dict
+from craft_jax.config.published import PUBLISHED, SHIFTS, query_budget
+from craft_jax.config.settings import (
+    BUNDLED,
+    CALIBRATION_PROMPTS,
+    BlackBoxConfig,
+    Config,
+    ConsistencyConfig,
+    DataConfig,
+    PromptConfig,
+    RefinementConfig,
+    RunConfig,
+    SearchConfig,
+)
+from craft_jax.config.variants import config_dict
+
+__all__ = [
+    "BUNDLED",
+    "BlackBoxConfig",
+    "CALIBRATION_PROMPTS",
+    "Config",
+    "ConsistencyConfig",
+    "DataConfig",
+    "PUBLISHED",
+    "PromptConfig",
+    "RefinementConfig",
+    "RunConfig",
+    "SHIFTS",
+    "SearchConfig",
+    "config_dict",
+    "flat_settings",
+    "from_config_dict",
+    "identity",
+    "query_budget",
+    "to_config_dict",
+]

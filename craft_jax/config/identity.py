@@ -1,0 +1,46 @@
+"""What makes two runs the same: what they learn and what from, not where it lies, nor how they are carried out.
+
+Photographs and black box are told by content; the settings that only say where these lie may change between the parts
+of a run, and so may those of `run`, but for the one that changes bits.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from craft_jax.config.settings import RunConfig
+from craft_jax.errors import UserError
+
+PLACES = frozenset({"data.root", "data.images", "data.split", "black_box.model"})
+_CHUNK_PAIRS = "run.chunk_pairs"  # sums in other groups round otherwise
+
+
+def is_learnt_by(name: str) -> bool:
+    """Whether a setting, by its full name, has a part in what a run learns."""
+    return not name.startswith("run.") or name == _CHUNK_PAIRS
+
+
+def moved(made: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether photographs or model lie elsewhere than they did, so that content must tell if they are the same."""
+    return any(made.get(name) != asked.get(name) for name in PLACES)
+
+
+def check_settings(made: Mapping[str, Any], asked: Mapping[str, Any], workdir: Path) -> None:
+    """Raises UserError where flat settings differ in what is learnt, those of places apart.
+
+    Args:
+      made: of the run in `workdir`.
+      asked: that are to go on with it.
+      workdir: as messages call it.
+    """
+    made = {_CHUNK_PAIRS: RunConfig().chunk_pairs, **made}  # older sweeps did not write it
+    for name in sorted(made.keys() | asked.keys()):
+        if name in PLACES or not is_learnt_by(name) or made.get(name) == asked.get(name):
+            continue
+        why = ""
+        if name == "query_budget":
+            why = ": learning rates fall to zero over the budget, so that no run can go on with another"
+        raise UserError(
+            f"--workdir={workdir} holds a run with {name}={made.get(name)!r}, not {asked.get(name)!r}{why}; choose "
+            "another --workdir"
+        )

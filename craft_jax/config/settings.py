@@ -1,0 +1,285 @@
+"""Settings: defaults, types and ranges, with one clear error for a bad value.
+
+Read once at the edge, validated once, then frozen. `configs/*.py` turn these defaults into ConfigDicts that the command
+line can override (`mappings`).
+"""
+
+import dataclasses
+
+from craft_jax.config.validation import (
+    CLIP,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    TEMPLATE,
+    at_least,
+    check,
+    one_of,
+    setting,
+)
+from craft_jax.errors import UserError
+
+BUNDLED = "bundled"
+CALIBRATION_PROMPTS = 21  # p0, and ten sizes of perturbation in pairs
+_IN_PAIRS = ("antithetic", "guided", "spsa")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the photographs come from and how shots are drawn.
+
+    Attributes:
+      source: `coop` (images and a split file in CoOp's form), `fgvc` (FGVC-Aircraft's own lists), `imagenet` (its
+        folders and class names), `folder` (a sub-folder a class), `csv` (a list of path,label) or `tfds` (TensorFlow
+        Datasets).
+      name: what tables call the set; one of the field's sets goes by its name in `config.published`.
+      root: folder that holds the data; `bundled` is the set inside the package; for `tfds` its data_dir.
+      images: folder of the images, below root.
+      split: below root, the split file (coop), the folder of lists (fgvc), the class names (imagenet) or the list
+        (csv); for `tfds` a split file in CoOp's form to follow instead of TFDS's own split.
+      tfds: what TFDS calls the set (tfds).
+      split_seed: of the automatic split (folder, and csv without a column `split`); not the run's seed, so that all
+        runs are tested on the same photographs.
+      classes: `all`, or the `base` or `new` half of them, by label.
+      shots: training photographs a class, drawn as CoOp draws them.
+      with_replacement: draw with replacement, as CoOp does, from a class with fewer photographs than shots.
+      views: augmented views of each training photograph, encoded once; 0 uses the centre crop alone.
+    """
+
+    source: str = setting("coop", one_of("coop", "fgvc", "imagenet", "folder", "csv", "tfds"))
+    name: str = setting("")
+    root: str = setting(BUNDLED)
+    images: str = setting("")
+    split: str = setting("")
+    tfds: str = setting("")
+    split_seed: int = setting(0, SEED)
+    classes: str = setting("all", one_of("all", "base", "new"))
+    shots: int = setting(16, at_least(1))
+    with_replacement: bool = setting(False)
+    views: int = setting(32, at_least(0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlackBoxConfig:
+    """The model that may only be queried.
+
+    Attributes:
+      model: `bundled`; a folder in the transformers layout or, for ResNets, in open_clip's; a hub name such as
+        openai/clip-vit-base-patch16; or OpenAI's RN50, RN101, RN50x4, RN50x16, RN50x64.
+      template: caption of a class; the words before `{}` start the soft prompt and set n_ctx.
+      dtype: that its towers compute in, float32 or bfloat16; losses are float32 either way.
+    """
+
+    model: str = setting(BUNDLED)
+    template: str = setting("a photo of a {}.", TEMPLATE)
+    dtype: str = setting("float32", one_of("float32", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """The map from z to soft prompts, p(z) = p0 + A z.
+
+    Attributes:
+      context: `class`, a soft prompt of its own for each class, credited with what it did to its class's predictions;
+        `unified`, one for all, as published; `full`, one for all without A; `low-rank`, ZIP's.
+      intrinsic_dim: how many numbers z has, or each class's z; m of `low-rank`; `full` needs none.
+      std: standard deviation of A's entries, or those of `low-rank`'s maps; of `full`, the unit of z. 0 measures it
+        with the first queries, so that a perturbation of sigma = 1 is the largest that predictions still follow
+        linearly (`calibration`).
+      bound: clips each coordinate of z to [-bound, bound]; 0 leaves it free.
+      rank: of `low-rank`.
+    """
+
+    context: str = setting("class", one_of("unified", "class", "full", "low-rank"))
+    intrinsic_dim: int = setting(256, at_least(1))
+    std: float = setting(0.0, NOT_NEGATIVE)
+    bound: float = setting(0.0, NOT_NEGATIVE)
+    rank: int = setting(5, at_least(1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """The search over z.
+
+    Attributes:
+      estimator: `antithetic`; `guided` (antithetic, one pair along the previous estimate); `spsa` (ZIP's);
+        `one-sided` (CBBT's); `cma-es` (the paper's); `white-box` (the true gradient of a local model: no black-box
+        method, but the bound for studies; it is booked as population_size prompts a step).
+      population_size: prompts queried in a step.
+      query_images: training images that answer a query, drawn anew each step and the same for all its prompts; 0, or
+        more than there are, asks for all.
+      sigma: length of the perturbation, in units of z.
+      directions: `orthogonal`, `gaussian`, `rademacher` (SPSA's) or `sphere`.
+      shaping: `ranks` (centred ranks) or `none` (the losses themselves).
+      optimizer: `adam`, `momentum` or `sgd`.
+      schedule: of the learning rate, `cosine` (to zero over the budget), `constant`, or `spall` (ZIP's: learning rate
+        over (k + 1)^0.4 and sigma over k^0.1 at step k, the first being 1).
+      learning_rate: of the optimiser, in units of z.
+      clip: largest norm of an estimate; 0 does not clip; -1 is the square root of the number of coordinates.
+      fitness: which predictions' cross-entropy judges a candidate: `prompt` (its own, as published), `refined` (with
+        the head of the moment), or the mean of `both`: a head that fits the few shots leaves little loss to search by,
+        and the prompt's own does not see what the head mends.
+      guarded: takes a search that diverges back to its best point and halves its steps.
+    """
+
+    estimator: str = setting("antithetic", one_of("antithetic", "guided", "spsa", "one-sided", "cma-es", "white-box"))
+    population_size: int = setting(10, at_least(2))
+    query_images: int = setting(0, at_least(0))
+    sigma: float = setting(1.0, POSITIVE)
+    directions: str = setting("orthogonal", one_of("orthogonal", "gaussian", "rademacher", "sphere"))
+    shaping: str = setting("none", one_of("ranks", "none"))
+    optimizer: str = setting("adam", one_of("adam", "momentum", "sgd"))
+    schedule: str = setting("cosine", one_of("cosine", "constant", "spall"))
+    learning_rate: float = setting(1.0, POSITIVE)
+    clip: float = setting(0.0, CLIP)
+    fitness: str = setting("both", one_of("both", "refined", "prompt"))
+    guarded: bool = setting(True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefinementConfig:
+    """The residual head on the predictions.
+
+    Attributes:
+      hidden: its hidden width.
+      dropout: share of hidden units that training drops.
+      mixup: trains on random mixtures of two images' predictions.
+      epochs: over the training images in each step, each on other views.
+      learning_rate: Adam's, decayed to zero by a cosine over the run.
+      batch_size: images in a minibatch.
+    """
+
+    hidden: int = setting(256, at_least(1))
+    dropout: float = setting(0.5, SHARE)
+    mixup: bool = setting(True)
+    epochs: int = setting(1, at_least(1))
+    learning_rate: float = setting(3e-3, POSITIVE)
+    batch_size: int = setting(256, at_least(1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConsistencyConfig:
+    """The loss that ties prompt and head.
+
+    Attributes:
+      weight: lambda, on both sides.
+      head_share: share of the query budget during which the head's side counts (the paper's 1 / n).
+    """
+
+    weight: float = setting(0.1, NOT_NEGATIVE)
+    head_share: float = setting(0.25, SHARE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How the run is carried out; but for `chunk_pairs` nothing here changes what is learnt.
+
+    The same settings may change where a run is resumed.
+
+    Attributes:
+      devices: how many to use, in equal shares of every host; 0 takes all.
+      chunk_pairs: antithetic pairs that one device evaluates at once, which bounds memory; 0 chooses for the machine.
+        Sums in other groups round otherwise, so that a run keeps it.
+      steps_per_call: collaborative steps inside one compiled call, and between two log lines.
+      eval_every: steps between two test evaluations for the curve; 0 evaluates at the end alone.
+      checkpoint_every: steps between two checkpoints.
+      shard_images: `yes` keeps a share of the encoded training images on each device and gathers the views that a step
+        draws; `no` keeps all on every device; `auto` shares them where they would fill a quarter of its memory.
+      reuse_features: keeps encoded images in the user's cache folder, for later runs with the same images and model.
+    """
+
+    devices: int = setting(0, at_least(0))
+    chunk_pairs: int = setting(0, at_least(0))
+    steps_per_call: int = setting(5, at_least(1))
+    eval_every: int = setting(20, at_least(0))
+    checkpoint_every: int = setting(50, at_least(1))
+    shard_images: str = setting("auto", one_of("auto", "yes", "no"))
+    reuse_features: bool = setting(True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run.
+
+    Attributes:
+      seed: of the shots and of everything random.
+      query_budget: prompts that the search may query; the paper's count.
+      learn: `both`, or an ablation: `prompt` or `refinement` alone.
+      held_out: photographs, never tested on, whose loss chooses between zero-shot, the tuned prompt, and the tuned
+        prompt with the head: `validation` (the set's own, at most 4 a class, where it has any), `shots` (a quarter of
+        the shots, which are then not trained on), or `none` (the prompt with the head, unseen).
+    """
+
+    seed: int = setting(1, SEED)
+    query_budget: int = setting(8000, at_least(1))
+    learn: str = setting("both", one_of("both", "prompt", "refinement"))
+    held_out: str = setting("validation", one_of("validation", "shots", "none"))
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    black_box: BlackBoxConfig = dataclasses.field(default_factory=BlackBoxConfig)
+    prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
+    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
+    refinement: RefinementConfig = dataclasses.field(default_factory=RefinementConfig)
+    consistency: ConsistencyConfig = dataclasses.field(default_factory=ConsistencyConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a value is of the wrong type, out of range, or at odds with another."""
+        check(self, prefix="")
+        if self.steps < 1:
+            raise UserError(_too_little(self))
+        _check_search(self.search, self.prompt)
+        for name in ("eval_every", "checkpoint_every"):
+            every = getattr(self.run, name)
+            if every % self.run.steps_per_call:
+                raise UserError(
+                    f"run.{name}={every} must be a multiple of run.steps_per_call={self.run.steps_per_call}"
+                )
+
+    @property
+    def steps(self) -> int:
+        """Collaborative steps that the budget pays for, after the queries that measure the prompt's scale."""
+        return (self.query_budget - self.calibration_prompts) // self.search.population_size
+
+    @property
+    def calibration_prompts(self) -> int:
+        """Prompts queried before the first step, to measure the prompt's scale."""
+        return CALIBRATION_PROMPTS if self.prompt.std == 0 and self.learn != "refinement" else 0
+
+
+def _too_little(config: Config) -> str:
+    """Says by how much a budget falls short of one step, and the nearest settings that would do."""
+    population, measuring = config.search.population_size, config.calibration_prompts
+    also = f" and {measuring} prompts that measure prompt.std" if measuring else ""
+    room = config.query_budget - measuring
+    room -= room % 2 if config.search.estimator in _IN_PAIRS else 0
+    lower = f" or lower search.population_size to {room} at most" if room >= 2 else ""
+    return (
+        f"query_budget={config.query_budget} does not pay for one step of search.population_size={population}{also}; "
+        f"raise query_budget to {population + measuring} at least{lower}"
+    )
+
+
+def _check_search(search: SearchConfig, prompt: PromptConfig) -> None:
+    """Raises UserError where the search does not fit the prompt, or itself."""
+    name = search.estimator
+    in_pairs = name in _IN_PAIRS
+    pairs = search.population_size // 2
+    if in_pairs and search.population_size % 2:
+        raise UserError(
+            f"search.population_size={search.population_size} must be even with search.estimator={name}: "
+            "candidates come in pairs"
+        )
+    orthogonal = name == "guided" or (name == "antithetic" and search.directions == "orthogonal")
+    if orthogonal and prompt.context in ("unified", "class") and pairs > prompt.intrinsic_dim:
+        raise UserError(
+            f"orthogonal directions have room for {prompt.intrinsic_dim} pairs (prompt.intrinsic_dim), not "
+            f"for {pairs}; lower search.population_size or use search.directions=gaussian"
+        )
+    if prompt.context == "class" and name in ("cma-es", "spsa", "one-sided"):
+        raise UserError(
+            f"search.estimator={name} moves all coordinates by one loss; it needs prompt.context=unified, full or "
+            "low-rank, not class"
+        )
+    if search.guarded and name == "cma-es":
+        raise UserError("search.estimator=cma-es adapts its own steps; set search.guarded=False")

@@ -1,0 +1,46 @@
+"""Photographs to choose by, apart from those to train on and never the test's."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from craft_jax.data.fewshot import FewShotSet, Labelled
+from craft_jax.errors import UserError
+from craft_jax.randomness import Stream, host_generator
+
+
+def hold_out(photographs: FewShotSet, held_out: str, seed: int) -> tuple[FewShotSet, tuple[Labelled, ...]]:
+    """The set to train on, and the photographs to choose by: its validation part, or a quarter of each class's shots.
+
+    Args:
+      photographs: with the shots drawn.
+      held_out: `validation`, `shots` or `none`.
+      seed: of the run.
+
+    Raises:
+      UserError: where shots are to be held out of a class that has one alone.
+    """
+    if held_out == "none":
+        return photographs, ()
+    if held_out == "validation":
+        return photographs, photographs.val
+    held = _quarter_of_each_class(photographs, seed)
+    kept = tuple(item for i, item in enumerate(photographs.train) if i not in held)
+    return dataclasses.replace(photographs, train=kept), tuple(photographs.train[i] for i in sorted(held))
+
+
+def _quarter_of_each_class(photographs: FewShotSet, seed: int) -> set[int]:
+    rng = host_generator(seed, Stream.HELD_OUT)
+    held: set[int] = set()
+    for label, name in enumerate(photographs.class_names):
+        rows = _rows_of(photographs.train, label)
+        if len(rows) < 2:
+            raise UserError(
+                f"held_out=shots leaves class {name!r} without a training photograph; raise data.shots to 2 or more, "
+                "or use held_out=validation or none"
+            )
+        held |= {rows[i] for i in rng.permutation(len(rows))[: max(1, len(rows) // 4)]}
+    return held
+
+
+def _rows_of(items: Sequence[Labelled], label: int) -> list[int]:
+    return [i for i, item in enumerate(items) if item.label == label]

@@ -1,0 +1,1 @@
+"""A file for each layout on disk, from its files to a `FewShotSet`."""

@@ -1,0 +1,84 @@
+"""Sets in CoOp's layout: a folder of images and a `split_zhou_<Set>.json` that lists train, val and test.
+
+The split file is an object whose lists hold `[image path, label, class name]`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
+from craft_jax.data.images import PhotographFile
+from craft_jax.errors import UserError
+
+Parts = dict[str, list[tuple[str, int, str]]]
+"""Rows [image path, label, class name] of train, val and test."""
+
+
+def load(images: Path, split_file: Path) -> FewShotSet:
+    """Reads a split and checks it, without opening any image.
+
+    Args:
+      images: folder that the split's paths are relative to.
+      split_file: the JSON file.
+
+    Raises:
+      UserError: where the file is missing or malformed, names a missing image, gives a label two names, gives two
+        classes one name, or lists an image in two parts.
+    """
+    parts, names = read_split(split_file)
+    for path in (path for rows in parts.values() for path, _, _ in rows):
+        if not (images / path).is_file():
+            raise UserError(f"{split_file} names {images / path}, which does not exist; check data.images")
+    train, val, test = (
+        tuple(Labelled(PhotographFile(images / path), label) for path, label, _ in parts[part])
+        for part in ("train", "val", "test")
+    )
+    return FewShotSet(class_names=names, train=train, val=val, test=test, split=split_file.stem)
+
+
+def read_split(split_file: Path) -> tuple[Parts, tuple[str, ...]]:
+    """The rows of train, val and test, and the class names by label, checked but for the images themselves.
+
+    Raises:
+      UserError: as `load` does.
+    """
+    parts = _read(split_file)
+    names = _class_names(parts, split_file)
+    seen: dict[str, str] = {}
+    for part, rows in parts.items():
+        for path, _, _ in rows:
+            if seen.setdefault(path, part) != part:
+                raise UserError(f"{split_file}: {path} stands in {seen[path]} and again in {part}; keep it in one")
+    return parts, names
+
+
+def _read(split_file: Path) -> Parts:
+    try:
+        content: Any = json.loads(split_file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{split_file}: no such split file; check data.root and data.split") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{split_file}: not a readable split file ({error})") from error
+    try:
+        parts = {
+            part: [(str(path), int(label), str(name)) for path, label, name in content[part]]
+            for part in ("train", "val", "test")
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{split_file}: not in CoOp's form; train, val and test must list [image path, label, class name]"
+        ) from error
+    if not parts["train"] or not parts["test"]:
+        raise UserError(f"{split_file}: train and test must each list at least one image")
+    return parts
+
+
+def _class_names(parts: Parts, split_file: Path) -> tuple[str, ...]:
+    by_label: dict[int, str] = {}
+    for _, label, name in (row for rows in parts.values() for row in rows):
+        if by_label.setdefault(label, name) != name:
+            raise UserError(f"{split_file}: label {label} is called {by_label[label]!r} and {name!r}; give it one name")
+    if sorted(by_label) != list(range(len(by_label))):
+        raise UserError(f"{split_file}: labels must run from 0 to {len(by_label) - 1} without gaps")
+    return distinct_names([by_label[label] for label in range(len(by_label))], split_file)

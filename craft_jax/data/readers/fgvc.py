@@ -1,0 +1,59 @@
+"""FGVC-Aircraft by its own lists, which CoOp uses as they are.
+
+`variants.txt` names a class a line; `images_variant_{train,val,test}.txt` hold `<image> <variant>` a line. Source: Maji
+et al., 2013 (arXiv 1306.5151).
+"""
+
+from pathlib import Path
+
+from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
+from craft_jax.data.images import PhotographFile
+from craft_jax.data.readers import text_file
+from craft_jax.errors import UserError
+
+
+def load(images: Path, lists: Path) -> FewShotSet:
+    """Reads the lists and checks them, without opening any image.
+
+    Args:
+      images: folder of `<image>.jpg`.
+      lists: folder of variants.txt and the three lists.
+
+    Raises:
+      UserError: where a list is missing or not in UTF-8, or names a missing image or an unknown variant.
+    """
+    variants = _lines(lists / "variants.txt")
+    labels = {variant: label for label, variant in enumerate(variants)}
+    train, val, test = (
+        tuple(_read(images, lists / f"images_variant_{part}.txt", labels)) for part in ("train", "val", "test")
+    )
+    return FewShotSet(
+        class_names=distinct_names(variants, lists / "variants.txt"),
+        train=train,
+        val=val,
+        test=test,
+        split="FGVC-Aircraft's own lists",
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    text = text_file.read(path, missing="no such list; check data.root and data.split")
+    lines = [line.strip() for line in text.splitlines()]
+    if not any(lines):
+        raise UserError(f"{path}: the list is empty; take it from the archive again")
+    return [line for line in lines if line]
+
+
+def _read(images: Path, path: Path, labels: dict[str, int]) -> list[Labelled]:
+    items = []
+    for line in _lines(path):
+        image, _, variant = line.partition(" ")
+        if variant not in labels:
+            raise UserError(
+                f"{path}: {image} is of variant {variant!r}, which variants.txt does not list; add it there"
+            )
+        file = images / f"{image}.jpg"
+        if not file.is_file():
+            raise UserError(f"{path} names {file}, which does not exist; check data.images")
+        items.append(Labelled(PhotographFile(file), labels[variant]))
+    return items

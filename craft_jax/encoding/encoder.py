@@ -1,0 +1,197 @@
+"""Photographs through the black box's image side, once: a handle then answers any number of queries.
+
+Training images are encoded in V random views, so that a step draws views instead of re-encoding (the views do not
+depend on the prompt). What was encoded gathers in the host's memory, since all of it need not fit one device, and is
+kept between runs, by content. The images make fixed batches, and devices and hosts take whole ones, so that the bits do
+not depend on how many there are.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+import PIL
+
+from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, is_remote, join_handles
+from craft_jax.data import Photograph, pixels
+from craft_jax.distributed import devices, hosts
+from craft_jax.encoding import feature_cache
+from craft_jax.errors import UserError
+from craft_jax.progress import EncodingProgress
+
+_IN_FLIGHT = 2  # calls dispatched and not yet fetched, which bounds memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """Takes photographs to a black box.
+
+    Attributes:
+      black_box: whose image side.
+      meter: stands before every image.
+      cache: folder of encoded images; None keeps none.
+      spread: the devices that share the work. All hosts of it must call the same methods, and get the same handles;
+        host 0 alone looks at the cache. None is this process's first device, whatever other hosts do.
+      stream: where progress is shown; None shows none.
+    """
+
+    black_box: BlackBox
+    meter: Meter
+    cache: Path | None = None
+    spread: devices.Spread | None = None
+    stream: TextIO | None = None
+
+    def training_views(self, photographs: Sequence[Photograph], *, views: int, seed: int) -> Handle:
+        """The handle of V random views of N photographs, NumPy leaves [V, N, ...]; 0 views give the centre crop, V = 1.
+
+        Raises:
+          UserError: naming the photograph, where one cannot be read.
+        """
+        if views == 0:
+            return jax.tree.map(lambda leaf: leaf[None], self.centre_crops(photographs))
+        crops = [[pixels.view_crop(seed, view, i) for view in range(views)] for i in range(len(photographs))]
+        handle = self._encode(photographs, crops, f"{views} views of seed {seed}")
+        by_view = jax.tree.map(lambda leaf: leaf.reshape(len(photographs), views, *leaf.shape[1:]), handle)
+        return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), by_view)
+
+    def centre_crops(self, photographs: Sequence[Photograph]) -> Handle:
+        """The handle of N photographs as they are tested: the centre crop; NumPy leaves [N, ...].
+
+        Raises:
+          UserError: naming the photograph, where one cannot be read.
+        """
+        return self._encode(photographs, [[pixels.centre_crop]] * len(photographs), "centre crop")
+
+    def _encode(
+        self, photographs: Sequence[Photograph], crops: Sequence[Sequence[pixels.Crop]], crops_name: str
+    ) -> Handle:
+        """The handle of every photograph under each of its crops, photograph after photograph."""
+        if not photographs:
+            raise UserError("there are no images to encode; give one at least")
+        images = sum(map(len, crops))
+        batch = min(batch_size(self.black_box.image_size), images)
+        like = jax.eval_shape(self.black_box.encode_images, _blank(self.black_box, images))
+
+        key = functools.cache(lambda: _content_key(self.black_box, photographs, crops_name))
+        if self.spread and hosts.several():
+            hosts.check_alike("photographs", hosts.together(key), "give every host the same files")
+
+        def entry() -> Path | None:
+            return self.cache and self.cache / f"{key()}.npz"
+
+        def kept() -> Handle | None:
+            path = entry()
+            return path and feature_cache.read(path, like, self._say)
+
+        def encode(batches: range) -> Handle:
+            part = _between(photographs, crops, batches.start * batch, batches.stop * batch)
+            return self._in_batches(*part, batch, like)
+
+        found = hosts.handle_of_first(kept, like) if self.spread else kept()
+        if found is not None:
+            return found
+        self.meter.admit(Ledger(images_encoded=images))
+        batches = -(-images // batch)
+        padded = hosts.in_shares(batches, batch, encode) if self.spread else encode(range(batches))
+        handle = jax.tree.map(lambda leaf: leaf[:images], padded)
+        if (not self.spread or hosts.is_first()) and (path := entry()):
+            feature_cache.write(path, handle)
+        return handle
+
+    def _say(self, line: str) -> None:
+        if self.stream:
+            print(line, file=self.stream, flush=True)
+
+    def _in_batches(
+        self,
+        photographs: Sequence[Photograph],
+        crops: Sequence[Sequence[pixels.Crop]],
+        batch: int,
+        like: Handle,
+    ) -> Handle:
+        """The handle of these images on this host's devices, a batch on each at a time; whole batches of NumPy rows."""
+        spread = self.spread or devices.Spread(jax.local_devices()[:1])
+        encode = _encoding_on(spread, self.black_box)
+        squares = pixels.batches(photographs, crops, self.black_box.image_size, batch)
+        images, at_once = sum(map(len, crops)), len(spread.own)
+        handles: list[Handle] = []
+        with EncodingProgress(images, self.stream) as progress:
+            for first in range(0, images, at_once * batch):
+                group = list(itertools.islice(squares, at_once))
+                group += group[-1:] * (at_once - len(group))
+                handles.append(encode(np.stack(group)))
+                handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT] = jax.device_get(handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT])
+                progress.show(min(images, first + at_once * batch))
+        rows = [_rows_of_all_devices(handle) for handle in jax.device_get(handles)]
+        none = jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), like)
+        return jax.tree.map(lambda leaf: leaf[: -(-images // batch) * batch], join_handles([none, *rows]))
+
+
+def _rows_of_all_devices(handle: Handle) -> Handle:
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), handle)
+
+
+def _encoding_on(spread: devices.Spread, black_box: BlackBox) -> Callable[[np.ndarray], Handle]:
+    """From images [devices, batch, size, size, 3] to their handle, [devices, batch, ...]."""
+    if is_remote(black_box.identity):  # on one device; sent from here, so that an error stops what follows
+        return lambda group: jax.tree.map(lambda leaf: leaf[None], black_box.encode_images(group[0]))
+    encode: Callable[..., Handle] = spread.on_own(_encode_images)
+    placed = spread.replicate(black_box)
+    return lambda group: encode(placed, group)
+
+
+def _encode_images(black_box: BlackBox, images: Any) -> Handle:
+    return black_box.encode_images(images)
+
+
+def _between(
+    photographs: Sequence[Photograph], crops: Sequence[Sequence[pixels.Crop]], start: int, stop: int
+) -> tuple[list[Photograph], list[Sequence[pixels.Crop]]]:
+    """The photographs and crops of images `start` to `stop` of all, counted photograph after photograph."""
+    some_photographs, some_crops, seen = [], [], 0
+    for photograph, own in zip(photographs, crops, strict=True):
+        inside = own[max(0, start - seen) : max(0, stop - seen)]
+        seen += len(own)
+        if inside:
+            some_photographs.append(photograph)
+            some_crops.append(inside)
+    return some_photographs, some_crops
+
+
+def batch_size(image_size: int) -> int:
+    """Images encoded at once.
+
+    On a CPU as many as leave a layer's activations in its caches, half again faster; elsewhere as many as have the
+    pixels of 256 at CLIP's usual 224 px, which bounds memory.
+    """
+    if jax.default_backend() == "cpu":
+        return 32
+    return min(256, max(16, 256 * 224**2 // image_size**2))
+
+
+def _blank(black_box: BlackBox, images: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((images, black_box.image_size, black_box.image_size, 3), np.uint8)
+
+
+def _content_key(black_box: BlackBox, photographs: Sequence[Photograph], crops_name: str) -> str:
+    """Of everything that an encoded image depends on, down to the platform, whose bits differ in the last place."""
+    owner = black_box.identity
+    parts = [
+        jax.__version__,
+        PIL.__version__,
+        str(pixels.VERSION),
+        jax.default_backend(),
+        owner["fingerprint"],
+        owner["dtype"],
+        str(black_box.image_size),
+        str(batch_size(black_box.image_size)),
+        crops_name,
+    ]
+    parts += [photograph.fingerprint() for photograph in photographs]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,33 @@
+"""CraFT and what goes beyond it, to be read beside the paper: prompt, estimators, objectives, refinement, the step.
+
+Pure functions over small states; no file, screen or host is known here.
+"""
+
+from craft_jax.method import (
+    calibration,
+    candidates,
+    collaborative,
+    divergence,
+    estimators,
+    objectives,
+    prompt,
+    refinement,
+)
+from craft_jax.method.candidates import AXIS
+from craft_jax.method.collaborative import Method, Metrics, Problem, TuningState
+
+__all__ = [
+    "AXIS",
+    "Method",
+    "Metrics",
+    "Problem",
+    "TuningState",
+    "calibration",
+    "candidates",
+    "collaborative",
+    "divergence",
+    "estimators",
+    "objectives",
+    "prompt",
+    "refinement",
+]

@@ -1,0 +1,33 @@
+"""Zeroth-order search: ask(state) -> candidates, tell(state, credits) -> state.
+
+Every search is such a pair of pure functions over a small state. Candidates are a function of the state alone, so that
+each device can regenerate them and only credits need to travel.
+"""
+
+from craft_jax.method.estimators.antithetic import antithetic, guided
+from craft_jax.method.estimators.ask_tell import Search, SearchState, exact
+from craft_jax.method.estimators.cma_es import cma_es
+from craft_jax.method.estimators.directions import DIRECTIONS, gaussian, orthogonal, rademacher, sphere
+from craft_jax.method.estimators.from_settings import build
+from craft_jax.method.estimators.shaping import SHAPINGS, centred_ranks, raw_losses
+from craft_jax.method.estimators.spsa import one_sided, spsa
+
+__all__ = [
+    "build",
+    "DIRECTIONS",
+    "SHAPINGS",
+    "Search",
+    "SearchState",
+    "antithetic",
+    "centred_ranks",
+    "cma_es",
+    "exact",
+    "gaussian",
+    "guided",
+    "one_sided",
+    "orthogonal",
+    "rademacher",
+    "raw_losses",
+    "sphere",
+    "spsa",
+]

@@ -1,0 +1,175 @@
+"""Many runs and one table: python -m craft_jax.sweep --config=A.py,B.py --shots=1,2,4,8,16 --seeds=1,2,3
+
+Each run has its own workdir, so what is done is skipped and what was killed resumes. Leaves table.md, table.csv and,
+for few shots, table.png in the sweep's workdir.
+"""
+
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from craft_jax import folders
+from craft_jax.cli import parse
+from craft_jax.distributed import preemption
+from craft_jax.errors import Interrupted, UserError
+from craft_jax.sweep import plan
+from craft_jax.sweep.plan import PlannedRun
+
+_USAGE = """\
+usage: python -m craft_jax.sweep --config=A.py[:VARIANT],B.py [--shots=1,2,4,8,16] [--seeds=1,2,3]
+       [--protocol=few_shot|base_to_new|cross|shift] [--targets=C.py] [--workdir=runs/sweep] [--parallel=N]
+       [--array=I/N] [--config.NAME=VALUE ...]
+
+Runs every settings file at every number of shots with every seed, and writes one table. The same command again skips
+what is done and resumes what was killed. The query budget is the published one for the number of shots (2,000 at 1,
+4,000 at 2 and 4, 8,000 from 8) where neither the file nor --config.query_budget sets another.
+
+As an array job, 15 runs in 15 tasks on SLURM; the last to end writes the table:
+
+  #SBATCH --array=1-15 --requeue
+  python -m craft_jax.sweep --config=configs/caltech.py --workdir=runs/caltech --array=$SLURM_ARRAY_TASK_ID/15
+"""
+
+_PASSED_ON = ("config", "shots", "seeds", "protocol", "targets", "workdir")
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+
+    def text(name: str, default: str, help_text: str) -> None:
+        flags.DEFINE_string(name, default, help_text, flag_values=values)
+
+    text("config", "", "Settings files with their variants, joined by commas; override all with --config.NAME=VALUE.")
+    text("shots", "1,2,4,8,16", "Numbers of shots.")
+    text("seeds", "1,2,3", "Seeds of the runs.")
+    text(
+        "protocol",
+        "few_shot",
+        "few_shot; base_to_new classes; cross: the prompt on --targets; shift: ImageNet's variants.",
+    )
+    text("targets", "", "Settings files of the sets that --protocol=cross tests on.")
+    text("workdir", "runs/sweep", "Folder of the sweep.")
+    text("array", "1/1", "I/N does the I-th of N shares of the runs, counted from 1, for array jobs.")
+    flags.DEFINE_integer(
+        "parallel", 1, "Processes side by side, each on GPUs of its own or all on the CPU.", 1, flag_values=values
+    )
+    return values
+
+
+def main(argv: list[str]) -> None:
+    """Runs the sweep that the command line describes."""
+    overrides = [argument for argument in argv if argument.startswith("--config.")]
+    own = [argument for argument in argv if not argument.startswith("--config.")]
+    given, rest = parse(_flags(), own, usage=_USAGE)
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; settings are given as --config.NAME=VALUE")
+    if not given.config:
+        raise UserError("--config is missing; try --config=configs/demo.py")
+    if given.protocol not in plan.PROTOCOLS:
+        raise UserError(f"--protocol={given.protocol} must be one of {', '.join(plan.PROTOCOLS)}")
+    workdir = folders.named(given.workdir, "--workdir")
+    runs = plan.plan(
+        given.config,
+        overrides,
+        shots=_numbers("shots", given.shots),
+        seeds=_numbers("seeds", given.seeds),
+        protocol=given.protocol,
+        targets=given.targets,
+        workdir=workdir,
+    )
+    share = _share(given.array, runs)
+    missing = [run for run in share if not plan.is_done(run)]
+    print(f"{len(share)} runs, {len(share) - len(missing)} of them done", flush=True)
+    _check_data(missing)
+    if given.parallel > 1 and len(missing) > 1:
+        passed_on = [f"--{name}={given[name].value}" for name in _PASSED_ON]
+        command = [sys.executable, "-m", "craft_jax.sweep", *passed_on, *overrides]
+        failures = _side_by_side(command, runs, missing, given.parallel)
+    else:
+        failures = _one_by_one(missing)
+    _write_table(runs, given.protocol, workdir, whole=share == runs)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(missing)} runs failed; the first: {failures[0]}")
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--{name}={text} must be whole numbers joined by commas, such as 1,2,4") from error
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"--{name}={text} names a number twice; drop one")
+    return numbers
+
+
+def _share(array: str, runs: list[PlannedRun]) -> list[PlannedRun]:
+    part, _, parts = array.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise UserError(f"--array={array} must be I/N, such as 3/15, with I from 1 to N")
+    return runs[int(part) - 1 :: int(parts)]
+
+
+def _title(run: PlannedRun) -> str:
+    return f"{run.label}, {run.config.data.shots} shots, seed {run.config.seed}"
+
+
+def _check_data(runs: Sequence[PlannedRun]) -> None:
+    """Draws the shots of every run before the first begins, so that a set that is not there stops nothing midway."""
+    from craft_jax.sweep import runner
+
+    for run in runs:
+        for config in (run.config, *run.transfers.values()):
+            runner.photographs(config)
+
+
+def _one_by_one(missing: Sequence[PlannedRun]) -> list[str]:
+    """Runs what is missing; a run that a mistake or the device stops is passed over. Returns what stopped which."""
+    from jax.errors import JaxRuntimeError
+
+    from craft_jax.sweep import runner
+
+    failures = []
+    for number, run in enumerate(missing, start=1):
+        print(f"\n[{number}/{len(missing)}] {_title(run)}", flush=True)
+        stop = preemption.Notice()  # of this run alone: before its first step it has nothing to save
+        stop.listen()
+        try:
+            runner.carry_out(run, stop)
+        except (UserError, JaxRuntimeError) as error:  # the latter when memory is out
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            print(f"failed: {reason}", flush=True)
+            failures.append(f"{_title(run)}: {reason}")
+        if stop():
+            raise Interrupted(f"stopped after {_title(run)}")
+    return failures
+
+
+def _side_by_side(command: list[str], runs: list[PlannedRun], missing: list[PlannedRun], parallel: int) -> list[str]:
+    """The same in processes of their own: each does a share of one run, as in an array job."""
+    from craft_jax.sweep import processes
+
+    shares = [
+        processes.Share(_title(run), [*command, f"--array={runs.index(run) + 1}/{len(runs)}"], run.workdir / "log.txt")
+        for run in missing
+    ]
+    failures = processes.run_all(shares, processes.places_for(parallel), functools.partial(print, flush=True))
+    for failure in failures:
+        if failure.status != processes.USER_ERROR:
+            print(f"{failure.share.name}: ended with status {failure.status}; see {failure.share.log}", file=sys.stderr)
+            sys.exit(failure.status if failure.status > 0 else 128 - failure.status)
+    return [f"{failure.last_line.split('the first: ')[-1]} (see {failure.share.log})" for failure in failures]
+
+
+def _write_table(runs: list[PlannedRun], protocol: str, workdir: Path, *, whole: bool) -> None:
+    """Writes the table of all runs; a share of an array job does so where it was the last to end."""
+    from craft_jax.sweep import results, table
+
+    done = sum(map(plan.is_done, runs))
+    if done < len(runs) and not whole:
+        print(f"{done} of {len(runs)} runs done; the share that ends last writes the table")
+        return
+    entries = results.collect(runs, protocol)
+    print("\n" + table.write(entries, runs, protocol, workdir))

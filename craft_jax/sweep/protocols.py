@@ -1,0 +1,88 @@
+"""The field's protocols beyond a run's own test: base to new classes, other data sets, shifted images of the same ones.
+
+The prompt goes with the black box to any classes; the refinement head knows the logits of its own classes alone.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from craft_jax import evaluation, tuned_model
+from craft_jax.blackbox import BlackBox, Meter
+from craft_jax.data import FewShotSet, Labelled
+from craft_jax.encoding import Encoder
+from craft_jax.method import objectives
+from craft_jax.tuned_model import TunedModel
+
+Row = dict[str, Any]
+
+
+def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewShotSet, cache: Path | None = None) -> Row:
+    """Test accuracy in percent of a deployed model, by its prompt alone, on classes that it was not tuned for.
+
+    Args:
+      tuned: what a run on any classes chose to deploy.
+      black_box: the one that it was tuned for, set up for the classes of `photographs`.
+      photographs: the new classes' or the other set's; only the test part is looked at.
+      cache: folder of encoded images.
+
+    Raises:
+      UserError: where the black box is another than the one that the prompt was tuned for.
+    """
+    tuned_model.check_owner(tuned, black_box)
+    meter = Meter(budget=0)  # a test takes predictions, and never a prompt of the search's
+    handle = Encoder(black_box, meter, cache).centre_crops([item.photograph for item in photographs.test])
+    labels = evaluation.labels_of(photographs.test)
+    unlearnt, learnt = (
+        100 * float(objectives.accuracy(evaluation.ask(black_box, prompt, handle, labels.size, meter), labels))
+        for prompt in (black_box.initial_prompt, tuned.prompt)
+    )
+    return {
+        "zero_shot": unlearnt,
+        "accuracy": learnt,
+        "classes": len(photographs.class_names),
+        "test_images": len(photographs.test),
+        "split": photographs.split,
+        "ledger": dataclasses.asdict(meter.ledger),
+    }
+
+
+def on_shifted_images(
+    tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Labelled], cache: Path | None = None
+) -> Row:
+    """Test accuracy in percent of a deployed model on other images of its classes, or of some of them.
+
+    Only the classes that `photographs` show are scored: predictions are made, and refined, over all classes, and then
+    compared among these.
+
+    Raises:
+      UserError: where the model was tuned for another black box or other classes.
+    """
+    meter = Meter(budget=0)
+    handle = Encoder(black_box, meter, cache).centre_crops([item.photograph for item in photographs])
+    labels = evaluation.labels_of(photographs)
+    _, deployed = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
+    unlearnt = evaluation.ask(black_box, black_box.initial_prompt, handle, len(photographs), meter)
+    return {
+        "zero_shot": accuracy_among_shown(unlearnt, labels),
+        "accuracy": accuracy_among_shown(deployed, labels),
+        "classes": len(np.unique(labels)),
+        "test_images": len(photographs),
+        "ledger": dataclasses.asdict(meter.ledger),
+    }
+
+
+def accuracy_among_shown(logits: Float[Array, "N C"], labels: Array) -> float:
+    """Accuracy in percent among the classes that occur in `labels`."""
+    shown = np.unique(labels)
+    return 100 * float(objectives.accuracy(logits[:, shown], jnp.asarray(np.searchsorted(shown, labels))))
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """Of the accuracies on base and on new classes; 0 where either is."""
+    return 2 * base * new / (base + new) if base and new else 0.0

@@ -1,0 +1,92 @@
+"""Carrying out one run of a sweep: training, then the tests that the protocol asks for, alone in the run's workdir."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from craft_jax import blackbox, data, folders, training
+from craft_jax.blackbox import BlackBox
+from craft_jax.config import Config, DataConfig
+from craft_jax.data import FewShotSet, imagenet, sources
+from craft_jax.encoding import feature_cache
+from craft_jax.errors import Interrupted
+from craft_jax.files import held, write_atomically
+from craft_jax.sweep import plan, protocols
+from craft_jax.sweep.plan import PlannedRun
+from craft_jax.tuned_model import TunedModel
+
+
+@functools.cache
+def _whole(config: DataConfig) -> FewShotSet:
+    return data.read(config)
+
+
+def photographs(config: Config) -> FewShotSet:
+    """The set that the settings name, its shots drawn; a set is read once in a process.
+
+    Raises:
+      UserError: where it cannot be read or does not hold the shots.
+    """
+    # The whole set is the same for all shots and halves.
+    whole = _whole(dataclasses.replace(config.data, shots=1, classes="all", with_replacement=False, views=0))
+    return data.draw(whole, config.data, config.seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _black_box(model: str, class_names: tuple[str, ...], template: str, dtype: str) -> BlackBox:
+    return blackbox.load(model, class_names, template, dtype)
+
+
+def carry_out(run: PlannedRun, stop: Callable[[], bool] = lambda: False) -> None:
+    """Trains, or resumes, a run and tests it on what the protocol asks for; what is done already stays as it is.
+
+    Raises:
+      Interrupted: where `stop` said so, which training asks between its calls and this before each test.
+      UserError: as `training.train` does.
+    """
+    with alone(run.workdir):
+        own = photographs(run.config)
+        for note in own.notes:
+            print(f"note: {note}", flush=True)
+        owner = run.config.black_box
+        black_box = _black_box(owner.model, own.class_names, owner.template, owner.dtype)
+        tuned = training.train(black_box, own, run.config, run.workdir, stop=stop).tuned
+        write_atomically(run.workdir / plan.SETTINGS, json.dumps(plan.learnt_by(run.config), indent=2) + "\n")
+        for name, config in run.transfers.items():
+            if stop():
+                raise Interrupted(f"stopped before the test on {name}")
+            if not plan.is_tested(run, name):
+                row = _test_on(name, config, run, tuned, black_box) | {"data": plan.data_of(config)}
+                write_atomically(plan.transfer_file(run, name), json.dumps(row, indent=2) + "\n")
+                print(f"on {name}: zero-shot {row['zero_shot']:.1f} %, deployed {row['accuracy']:.1f} %", flush=True)
+        # Every run compiles its own, and Linux admits a process only so many mapped pieces of memory.
+        jax.clear_caches()
+
+
+def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, black_box: BlackBox) -> dict[str, Any]:
+    cache = feature_cache.default_folder() if run.config.run.reuse_features else None
+    if config == run.config:  # images of the same classes, shifted
+        images, names_file = sources.paths(config.data)
+        folder = folders.expanded(config.data.root, "data.root") / imagenet.SHIFTS[name]
+        shifted = imagenet.load_shift(folder, images, names_file)
+        row = protocols.on_shifted_images(tuned, black_box, shifted, cache)
+        return row | {"split": f"the images of {folder.name}"}
+    other = photographs(config)
+    owner = run.config.black_box
+    set_up_for_it = _black_box(owner.model, other.class_names, owner.template, owner.dtype)
+    return protocols.on_other_classes(tuned, set_up_for_it, other, cache)
+
+
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Waits until no other sweep works in `workdir`."""
+    folders.check_writable(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with held(workdir / ".lock", busy=lambda: print(f"another process works in {workdir}; waiting for it", flush=True)):
+        yield

@@ -1,0 +1,18 @@
+"""One run from start to result: its parts, the loop, checkpoints, the record, the report.
+
+All side effects of a run live here; `train` is the way in.
+"""
+
+from craft_jax.training import checkpoints, report
+from craft_jax.training.loop import CURVE, METRICS, REPORT, RESULT, Outcome, train
+
+__all__ = [
+    "CURVE",
+    "METRICS",
+    "Outcome",
+    "REPORT",
+    "RESULT",
+    "checkpoints",
+    "report",
+    "train",
+]

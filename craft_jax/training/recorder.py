@@ -1,0 +1,145 @@
+"""What a run leaves on disk and on the screen while it goes, kept by host 0: log, tests, checkpoints, progress."""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import TextIO
+
+import jax.numpy as jnp
+
+from craft_jax import evaluation
+from craft_jax.blackbox import Ledger
+from craft_jax.errors import UserError
+from craft_jax.method import Metrics, Problem, TuningState
+from craft_jax.progress import Progress
+from craft_jax.training import selection
+from craft_jax.training.assembly import Run
+from craft_jax.training.checkpoints import Checkpoints
+from craft_jax.training.metrics_log import MetricsLog, Row
+from craft_jax.tuned_model import TunedModel
+
+
+class Record:
+    """The record of a run. Use as a context manager.
+
+    Args:
+      run: whose record it is.
+      step: that the run starts or resumes at; later lines of an earlier log are dropped.
+      log: path of metrics.jsonl.
+      checkpoints: where states are kept.
+      carried: what every checkpoint carries beside its own: digests of the photographs, the zero-shot accuracy.
+      kept: rows of the log as the checkpoint that is resumed has them; None where it has none.
+      began: time.monotonic() of the start, less the seconds that earlier parts of the run took.
+      stream: where progress is shown.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        step: int,
+        log: Path,
+        *,
+        checkpoints: Checkpoints,
+        carried: Row,
+        kept: list[Row] | None,
+        began: float,
+        stream: TextIO,
+    ) -> None:
+        self._run, self._checkpoints, self._carried, self._began = run, checkpoints, carried, began
+        self._log = MetricsLog(log, step, kept, functools.partial(print, file=stream, flush=True))
+        if step == run.config.steps and "test_chosen" not in (self.rows or [{}])[-1]:
+            raise UserError(
+                f"{log} lacks the last step, which this checkpoint of an older version does not hold; remove "
+                f"{checkpoints.folder / str(step)}, and the same command makes its steps again"
+            )
+        self._progress = Progress(run.config.steps, step, run.config.query_budget, stream)
+        self._saved = step
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.__exit__()
+
+    @property
+    def rows(self) -> list[Row]:
+        """The logged steps, from the first of the run on."""
+        return self._log.rows
+
+    def add(self, rows: list[Row], to_test: TuningState | None) -> None:
+        """Logs and shows steps; tests the state that they led to, where it is given."""
+        run = self._run
+        if to_test:
+            tuned = model_of(run.problem, to_test)
+            accuracy = evaluation.measure(run.problem.black_box, tuned, run.test, run.test_labels, run.meter)
+            rows[-1] |= {"test_prompt_only": accuracy.prompt_only, "test_refined": accuracy.refined}
+            if rows[-1]["step"] == run.config.steps:
+                rows[-1] |= self._choose(to_test)
+        self._log.append(rows)
+        self._progress.show(rows[-1], run.meter.ledger)
+
+    def _choose(self, reached: TuningState) -> Row:
+        """Which contender the run ends with, what held-out photographs said of each, and what it reaches."""
+        run, losses = self._run, {}
+        tuned, unlearnt = ends(run, reached)
+        if run.held_out is not None:
+            losses = selection.losses(
+                run.problem.black_box, tuned, unlearnt, run.held_out, run.held_out_labels, run.meter
+            )
+        name = min(losses, key=losses.__getitem__) if losses else selection.REFINED
+        chosen = selection.contender(name, tuned, unlearnt)
+        accuracy = evaluation.measure(run.problem.black_box, chosen, run.test, run.test_labels, run.meter)
+        return {"chosen": name, "test_chosen": accuracy.refined, "held_out_loss": losses}
+
+    def save(self, reached: TuningState) -> None:
+        """Starts saving a checkpoint, where this step has none yet."""
+        step = int(reached.step)
+        if step == self._saved:
+            return
+        self._saved = step
+        about = {
+            **self._carried,
+            "metrics": list(self.rows),  # written while the run goes on
+            "settings": dataclasses.asdict(self._run.config),
+            "ledger": dataclasses.asdict(self._run.meter.ledger),
+            "prompt_std": self._run.prompt_std,
+            "seconds": time.monotonic() - self._began,
+        }
+        tuned = selection.contender(self.rows[-1].get("chosen", selection.REFINED), *ends(self._run, reached))
+        self._checkpoints.save(step, reached, tuned, about, self.rows[-1]["refined_loss"])
+
+
+def ends(run: Run, state: TuningState) -> tuple[TunedModel, TunedModel]:
+    """What a state has tuned so far, and what the run began with."""
+    return model_of(run.problem, state), model_of(run.problem, run.state)
+
+
+def model_of(problem: Problem, state: TuningState) -> TunedModel:
+    """What a state has tuned so far."""
+    return TunedModel(
+        prompt=problem.generator(jnp.asarray(state.search.z)),
+        head=state.head.params,
+        black_box=problem.black_box.identity,
+        class_names=problem.black_box.class_names,
+    )
+
+
+def rows_of(metrics: Metrics, done: int, before: Ledger, cost: Ledger) -> list[Row]:
+    """The log lines of the steps after `done`, each of which cost `cost` on top of `before`."""
+    rows = []
+    for i in range(metrics.loss.size):
+        spent = before + cost * (i + 1)
+        rows.append(
+            {
+                "step": done + i + 1,
+                "prompts": spent.prompts,
+                "predictions": spent.search_predictions,
+                "loss": float(metrics.loss[i]),
+                "refined_loss": float(metrics.refined_loss[i]),
+                "train_prompt_only": 100 * float(metrics.prompt_accuracy[i]),
+                "train_refined": 100 * float(metrics.train_accuracy[i]),
+                "damping": float(metrics.damping[i]),
+            }
+        )
+    return rows

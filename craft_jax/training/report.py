@@ -1,0 +1,135 @@
+"""What a run leaves for people: the table on the screen, the curve as PNG, and a short report in Markdown."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from craft_jax.files import replacing
+
+Row = dict[str, Any]
+
+
+def is_whole(result: Path, stream: TextIO) -> bool:
+    """Whether a run has left its result.json; says so where it did and the file is damaged."""
+    if not result.exists():
+        return False
+    try:
+        whole = {"zero_shot", "accuracy", "chosen", "ledger"} <= set(json.loads(result.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        whole = False
+    if not whole:
+        print(f"{result} is damaged; writing it anew from the last checkpoint", file=stream, flush=True)
+    return whole
+
+
+def table(result: Row) -> str:
+    """The accuracies of a run as a Markdown table, the deployed model's last."""
+    rows = [
+        ("zero-shot", result["zero_shot"]),
+        ("tuned prompt alone", result["prompt_only"]),
+        ("tuned prompt + refinement", result["refined"]),
+        (f"deployed: {result['chosen']}", result["accuracy"]),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"| {'predictions':{width}} | test accuracy |", f"|{'-' * (width + 2)}|--------------:|"]
+    lines += [f"| {name:{width}} | {accuracy:>11.1f} % |" for name, accuracy in rows]
+    return "\n".join(lines)
+
+
+def ledger_lines(ledger: dict[str, int]) -> list[str]:
+    """What the run asked of its black box, a line each."""
+    return [
+        f"prompts queried by the search: {ledger['prompts']:,}",
+        f"predictions (prompts x images) for the search: {ledger['search_predictions']:,}",
+        f"predictions of the present prompt, to train the head and centre the search: {ledger['centre_predictions']:,}",
+        f"predictions to measure accuracy and to choose: {ledger['evaluation_predictions']:,}",
+        f"images encoded: {ledger['images_encoded']:,}",
+    ]
+
+
+def markdown(result: Row, settings: Row, curve: str) -> str:
+    """The run on one page, with the picture `curve` in it; settings by full name."""
+    lines = [
+        f"# {result['shots']} shots of {result['classes']} classes, seed {result['seed']}",
+        "",
+        table(result),
+        "",
+        f"Split: {result['split']}, {result['test_images']} test images. Black box: {result['black_box']}. "
+        f"Learnt: {result['learn']}. {result['seconds']:.0f} seconds.",
+        *_how_it_was_chosen(result),
+        *_white_box_warning(result),
+        *(f"\n{note}." for note in result["notes"]),
+        "",
+        f"![test accuracy over queries]({curve})",
+        "",
+        "## What it asked of the black box",
+        "",
+        *(f"- {line}" for line in ledger_lines(result["ledger"])),
+        "",
+        "## Settings",
+        "",
+        *(f"- `{name}` = `{value!r}`" for name, value in settings.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _how_it_was_chosen(result: Row) -> list[str]:
+    held_out = result["held_out"]
+    if not held_out["images"]:
+        return []
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in held_out["loss"].items())
+    return ["", f"Deployed is what {held_out['images']} held-out photographs favour, by cross-entropy: {losses}."]
+
+
+def _white_box_warning(result: Row) -> list[str]:
+    if result["estimator"] != "white-box":
+        return []
+    return [
+        "",
+        "**White box**: this run took gradients through the model. It is a bound for studies, no black-box result.",
+    ]
+
+
+def draw_curve(path: Path, rows: Sequence[Row], zero_shot: float) -> None:
+    """Accuracy over queries: tests where they were made, training as a faint line behind them."""
+    # Imported here: matplotlib builds a font cache on first use, and only finished runs need it.
+    from matplotlib.figure import Figure
+
+    tested = [row for row in rows if "test_refined" in row]
+    count = "prompts" if rows[-1]["prompts"] else "step"  # a run that learns the head alone queries no candidates
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    queries = [row[count] for row in rows]
+    axes.plot(
+        queries, [row["train_refined"] for row in rows], color="0.8", lw=1, label="training images, prompt + refinement"
+    )
+    at = [0] + [row[count] for row in tested]
+    axes.axhline(zero_shot, color="0.4", ls=":", label="test, zero-shot")
+    axes.plot(
+        at,
+        [zero_shot] + [row["test_prompt_only"] for row in tested],
+        "s-",
+        ms=4,
+        color="tab:blue",
+        label="test, prompt alone",
+    )
+    axes.plot(
+        at,
+        [zero_shot] + [row["test_refined"] for row in tested],
+        "o-",
+        ms=4,
+        color="tab:red",
+        label="test, prompt + refinement",
+    )
+    axes.set(
+        xlabel="queries (prompts evaluated)" if count == "prompts" else "steps",
+        ylabel="accuracy in %",
+        xlim=(0, queries[-1]),
+    )
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize="small")
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")

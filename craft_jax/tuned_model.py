@@ -1,0 +1,47 @@
+"""What tuning leaves behind, and whether it fits a black box."""
+
+from typing import Any, NamedTuple
+
+from craft_jax.blackbox import BlackBox
+from craft_jax.errors import UserError
+
+
+class TunedModel(NamedTuple):
+    """What tuning leaves behind, beside the black box.
+
+    Attributes:
+      prompt: the soft prompt, [n_ctx, d], or one for each class, [C, n_ctx, d].
+      head: the refinement head's parameters.
+      black_box: identity of the black box that it was tuned for.
+      class_names: the C classes, in the order of the logits.
+    """
+
+    prompt: Any
+    head: Any
+    black_box: dict[str, Any]
+    class_names: tuple[str, ...]
+
+
+def check_owner(tuned: TunedModel, black_box: BlackBox) -> None:
+    """Raises UserError where a model was tuned for another black box."""
+    made_for, given = tuned.black_box, black_box.identity
+    for part in ("fingerprint", "template"):
+        if made_for[part] != given[part]:
+            raise UserError(
+                f"the checkpoint was made for black box {made_for['model']} ({part} {made_for[part]!r}), and "
+                f"{given['model']} has {part} {given[part]!r}; load the black box that it was made for"
+            )
+
+
+def check_fit(tuned: TunedModel, black_box: BlackBox) -> None:
+    """Raises UserError where a model was tuned for another black box or other classes."""
+    check_owner(tuned, black_box)
+    if tuned.class_names != black_box.class_names:
+        raise UserError(
+            f"the checkpoint was made for {_some(tuned.class_names)}, and the black box is set up for "
+            f"{_some(black_box.class_names)}; load it with the checkpoint's class names, in its order"
+        )
+
+
+def _some(class_names: tuple[str, ...]) -> str:
+    return f"{len(class_names)} classes ({', '.join(class_names[:3])}, ...)"

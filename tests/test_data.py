@@ -2,6 +2,8 @@
 
 import json
 import random
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -139,6 +141,40 @@ def test_sixteen_bits_of_grey_keep_their_upper_eight(tmp_path, suffix):
     opened = np.asarray(PhotographFile(tmp_path / f"grey.{suffix}").open())
 
     np.testing.assert_array_equal(opened, np.repeat(np.arange(256).reshape(16, 16, 1), 3, axis=2))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_of_which_fewer_are_in_use_do_not_come_out_black(tmp_path, suffix, bits):
+    ramp = (np.arange(256, dtype=np.uint16) << (bits - 8)).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / f"grey.{suffix}")
+    opened = np.asarray(PhotographFile(tmp_path / f"grey.{suffix}").open())
+
+    np.testing.assert_array_equal(opened[..., 0], np.arange(256).reshape(16, 16))
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_sixteen_bits_of_colour_of_which_fewer_are_in_use_do_not_come_out_black(tmp_path, bits):
+    colours = np.random.default_rng(0).integers(0, 2**bits, (8, 9, 3))
+    colours[0, 0] = 2**bits - 1
+    (tmp_path / "colours.png").write_bytes(_png_of_16_bits(colours))
+
+    np.testing.assert_array_equal(np.asarray(PhotographFile(tmp_path / "colours.png").open()), colours >> (bits - 8))
+
+
+def _png_of_16_bits(colours):
+    """Pillow writes none of several channels."""
+
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    height, width, _ = colours.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"".join(
+        [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])

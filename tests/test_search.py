@@ -270,6 +270,18 @@ def test_shots_that_are_held_out_are_a_quarter_of_each_class_and_not_trained_on(
     assert len(kept.train) + len(held) == len(small_set.train)
 
 
+def test_a_photograph_that_was_drawn_twice_is_held_out_whole_or_not_at_all(small_data):
+    pool = data.read(small_data)
+    few = dataclasses.replace(pool, train=tuple(item for i, item in enumerate(pool.train) if i % 3))
+    drawn = data.draw_shots(few, shots=16, seed=1, with_replacement=True)
+    kept, held = data.hold_out(drawn, "shots", seed=1)
+    held_content, kept_content = ({item.photograph.fingerprint() for item in part} for part in (held, kept.train))
+
+    assert len(held_content) == 3
+    assert not held_content & kept_content
+    assert len(kept.train) + len(held) == len(drawn.train)
+
+
 def test_one_shot_cannot_be_held_out(small_set):
     alone = dataclasses.replace(small_set, train=small_set.train[::4])
 

@@ -17,7 +17,7 @@ def hold_out(photographs: FewShotSet, held_out: str, seed: int) -> tuple[FewShot
       seed: of the run.
 
     Raises:
-      UserError: where shots are to be held out of a class that has one alone.
+      UserError: where shots are to be held out of a class that has one photograph alone.
     """
     if held_out == "none":
         return photographs, ()
@@ -32,15 +32,21 @@ def _quarter_of_each_class(photographs: FewShotSet, seed: int) -> set[int]:
     rng = host_generator(seed, Stream.HELD_OUT)
     held: set[int] = set()
     for label, name in enumerate(photographs.class_names):
-        rows = _rows_of(photographs.train, label)
-        if len(rows) < 2:
+        distinct = _rows_by_photograph(photographs.train, label)
+        if len(distinct) < 2:
             raise UserError(
                 f"held_out=shots leaves class {name!r} without a training photograph; raise data.shots to 2 or more, "
                 "or use held_out=validation or none"
             )
-        held |= {rows[i] for i in rng.permutation(len(rows))[: max(1, len(rows) // 4)]}
+        for i in rng.permutation(len(distinct))[: max(1, len(distinct) // 4)]:
+            held.update(distinct[i])
     return held
 
 
-def _rows_of(items: Sequence[Labelled], label: int) -> list[int]:
-    return [i for i, item in enumerate(items) if item.label == label]
+def _rows_by_photograph(items: Sequence[Labelled], label: int) -> list[list[int]]:
+    """The rows of each distinct photograph of a class: a draw with replacement has some of them twice."""
+    rows: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        if item.label == label:
+            rows.setdefault(item.photograph.fingerprint(), []).append(i)
+    return list(rows.values())

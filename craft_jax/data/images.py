@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,7 +54,10 @@ class PhotographFile:
         """The image in RGB. Raises UserError where the file is missing, truncated, or no image of 8 or 16 bits."""
         try:
             with Image.open(self.path) as image:
+                deep = image.mode == "RGB" and any(";16" in _raw_mode(tile.args) for tile in image.tile)
                 image.load()
+                if deep:
+                    image.paste(self._from_16_bits(np.asarray(image)))
                 with contextlib.suppress(Exception):  # EXIF that cannot be read is as good as none
                     ImageOps.exif_transpose(image, in_place=True)
                 return _rgb(image, self.name)
@@ -65,6 +69,13 @@ class PhotographFile:
             raise UserError(
                 f"{self.path}: not a readable image ({error}); replace it or take it out of the set"
             ) from error
+
+    def _from_16_bits(self, high: np.ndarray) -> Image.Image:
+        """An image of several channels, of whose 16 bits Pillow gives the `high` 8 alone: black where 12 are in use."""
+        with Image.open(self.path) as image:
+            image.tile = [tile._replace(args=_other_byte(tile.args)) for tile in image.tile]
+            low = np.asarray(image)
+        return Image.fromarray(_in_8_bits(high * np.uint16(256) + low))
 
     def fingerprint(self) -> str:
         """Of the file's bytes."""
@@ -130,13 +141,32 @@ class PhotographArray:
 def _rgb(image: Image.Image, name: str) -> Image.Image:
     """In 8 bits a channel, on white where it is transparent; raises UserError where nothing says what white is."""
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = Image.fromarray(_in_8_bits(np.asarray(image)))
     elif image.mode[0] in "IF":
         raise UserError(f"{name}: pixels of 32 bits (mode {image.mode}); save it with 8 or 16 bits a channel")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _raw_mode(args: Any) -> str:
+    """How a tile's pixels lie in the file, as Pillow's decoders are told."""
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _other_byte(args: Any) -> Any:
+    """A decoder's arguments with the order of bytes turned round, so that it keeps the low byte of 16 bits."""
+    mode = _raw_mode(args)
+    big = mode.endswith("B") or (mode.endswith("N") and sys.byteorder == "big")
+    turned = mode[:-1] + ("L" if big else "B")
+    return (turned, *args[1:]) if isinstance(args, tuple) else turned
+
+
+def _in_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of 16 bits, of which a camera may use fewer, in 8: white is the highest number of the bits in use."""
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if pixels.max(initial=0) < 2**bits)
+    return (pixels >> (bits - 8)).astype(np.uint8)
 
 
 def _fingerprint(pixels: np.ndarray) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from craft_jax.data import load as load_photographs
     from craft_jax.evaluation import evaluate
     from craft_jax.prediction import predict
-    from craft_jax.training import train
+    from craft_jax.training import load_run, train
     from craft_jax.tuned_model import TunedModel
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "from_arrays",
     "load_black_box",
     "load_photographs",
+    "load_run",
     "predict",
     "train",
 ]
@@ -72,6 +73,7 @@ _HOMES = {
     "from_arrays": ("data", "from_arrays"),
     "load_black_box": ("blackbox", "load"),
     "load_photographs": ("data", "load"),
+    "load_run": ("training", "load_run"),
     "predict": ("prediction", "predict"),
     "train": ("training", "train"),
 }

@@ -15,10 +15,15 @@ from craft_jax.tuned_model import TunedModel
 
 
 class Accuracy(NamedTuple):
-    """Accuracies in percent: the soft prompt's predictions, and the same refined by the head."""
+    """Accuracies in percent.
+
+    Attributes:
+      prompt_only: of the model's soft prompt without its head.
+      deployed: of the model as it is; where a run chose the prompt alone or zero-shot, its head changes nothing.
+    """
 
     prompt_only: float
-    refined: float
+    deployed: float
 
 
 def ask(black_box: BlackBox, soft_prompt: Array, handle: Handle, images: int, meter: Meter) -> Float[Array, "N C"]:
@@ -45,7 +50,7 @@ def measure(black_box: BlackBox, tuned: TunedModel, handle: Handle, labels: Arra
     plain, refined = logits(black_box, tuned, handle, labels.size, meter)
     return Accuracy(
         prompt_only=100 * float(objectives.accuracy(plain, labels)),
-        refined=100 * float(objectives.accuracy(refined, labels)),
+        deployed=100 * float(objectives.accuracy(refined, labels)),
     )
 
 

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 from absl import flags
@@ -18,7 +18,7 @@ from PIL import Image
 
 from craft_jax import folders
 from craft_jax.cli import parse
-from craft_jax.data import Photograph, PhotographFile, folder
+from craft_jax.data import Photograph, PhotographFile, folder, photographs
 from craft_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,17 +29,23 @@ _USAGE = "usage: python -m craft_jax.predict --checkpoint=WORKDIR IMAGE|FOLDER|-
 _CHUNK = 256  # images labelled between two prints; each chunk asks for every class's text once
 
 
-def predict(tuned: "TunedModel", black_box: "BlackBox", images: Sequence[str | Path]) -> Float[np.ndarray, "N C"]:
-    """Class probabilities of image files, by the tuned prompt and the refinement head.
+def predict(tuned: "TunedModel", black_box: "BlackBox", images: Any) -> Float[np.ndarray, "N C"]:
+    """Class probabilities of images, by the tuned prompt and the refinement head.
+
+    Args:
+      tuned: what `train` or `load_run` returned.
+      black_box: the one that it was tuned for.
+      images: one image or N of them: paths, images of Pillow's, arrays uint8 [height, width, 3] or [height, width] (or
+        [N, height, width, 3] in all), or photographs of a set, with or without their labels.
 
     Raises:
       UserError: naming an image that cannot be read, or where the model was tuned for another black box.
     """
-    return _probabilities(tuned, black_box, [PhotographFile(Path(image)) for image in images])
+    return _probabilities(tuned, black_box, photographs(images))
 
 
 def _probabilities(
-    tuned: "TunedModel", black_box: "BlackBox", photographs: Sequence[Photograph]
+    tuned: "TunedModel", black_box: "BlackBox", images: Sequence[Photograph]
 ) -> Float[np.ndarray, "N C"]:
     # Imported here, so that --help and a wrong command line answer at once.
     import jax
@@ -49,8 +55,8 @@ def _probabilities(
 
     tuned_model.check_fit(tuned, black_box)
     meter = Meter(budget=None)
-    handle = encoding.Encoder(black_box, meter).centre_crops(photographs)
-    _, refined = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
+    handle = encoding.Encoder(black_box, meter).centre_crops(images)
+    _, refined = evaluation.logits(black_box, tuned, handle, len(images), meter)
     return np.asarray(jax.nn.softmax(refined))
 
 

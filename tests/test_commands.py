@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
 
 import craft_jax
 from craft_jax import cli, main, prediction, training
@@ -331,3 +334,50 @@ def test_predict_refuses_a_black_box_that_the_checkpoint_was_not_made_for(tuned,
 
     with pytest.raises(UserError, match=r"made for black box bundled \(fingerprint .*load the black box that it was"):
         _predict(capsys, f"--checkpoint={tuned}", f"--model={tmp_path / 'clip'}", sorted(PIZZA.iterdir())[0])
+
+
+# What `predict` takes from Python
+
+
+def test_images_are_labelled_alike_in_whatever_form_python_has_them(tuned, small_black_box):
+    model = craft_jax.load_run(tuned).tuned
+    path = PIZZA / sorted(entry.name for entry in PIZZA.iterdir())[0]
+    with Image.open(path) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+        given = [str(path), path, opened, pixels, jnp.asarray(pixels), [path], pixels[None], [opened]]
+        answers = [craft_jax.predict(model, small_black_box, images) for images in given]
+    arrays = craft_jax.from_arrays([pixels] * 3, [0, 1, 2], model.class_names, test_images=[pixels], test_labels=[0])
+    answers += [craft_jax.predict(model, small_black_box, arrays.test)]
+    answers += [craft_jax.predict(model, small_black_box, arrays.test[0].photograph)]
+
+    assert {answer.shape for answer in answers} == {(1, 3)}
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer, answers[0])
+
+
+@pytest.mark.parametrize("images", [np.zeros((8, 8, 3)), [np.zeros((8, 8, 4), np.uint8)], [3]])
+def test_what_is_no_image_is_refused_with_what_it_must_be(tuned, small_black_box, images):
+    with pytest.raises(UserError, match=r"images\[0\] is .*; it must be uint8\[height, width, 3\], from 0 to 255"):
+        craft_jax.predict(craft_jax.load_run(tuned).tuned, small_black_box, images)
+
+
+def test_a_finished_run_is_loaded_as_train_returned_it(tuned):
+    model, result = craft_jax.load_run(tuned)
+
+    assert result == json.loads((tuned / training.RESULT).read_text())
+    assert model.class_names == ("pizza", "grand piano", "sunflower")
+
+
+def test_a_run_that_is_not_finished_is_not_loaded(tuned, tmp_path):
+    unfinished = shutil.copytree(tuned, tmp_path / "run")
+    (unfinished / training.RESULT).unlink()
+
+    with pytest.raises(UserError, match="run holds no finished run; call train with it again"):
+        craft_jax.load_run(unfinished)
+
+
+def test_importing_the_command_leaves_the_function_its_name():
+    code = "import craft_jax, craft_jax.predict; print(craft_jax.predict.__module__, callable(craft_jax.predict))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["craft_jax.prediction", "True"]

@@ -4,7 +4,7 @@
 """
 
 from craft_jax.data import pixels, sources
-from craft_jax.data.arrays import from_arrays
+from craft_jax.data.arrays import from_arrays, photographs
 from craft_jax.data.fewshot import FewShotSet, Labelled, draw_shots
 from craft_jax.data.held_out import hold_out
 from craft_jax.data.images import Photograph, PhotographFile
@@ -25,6 +25,7 @@ __all__ = [
     "hold_out",
     "imagenet",
     "load",
+    "photographs",
     "pixels",
     "read",
     "sources",

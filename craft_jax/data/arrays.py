@@ -1,13 +1,16 @@
 """Few-shot sets from NumPy arrays in memory, for use from Python."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from craft_jax.data.automatic import AUTOMATIC, automatic_split
 from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
-from craft_jax.data.images import PhotographArray
+from craft_jax.data.images import Photograph, PhotographArray, PhotographFile, upright
 from craft_jax.errors import UserError
 
 
@@ -23,8 +26,9 @@ def from_arrays(
     """A set to draw shots from (`craft_jax.draw_shots`), or to train on as it is.
 
     Args:
-      images: N images, uint8, each [height, width, 3] or [height, width]; sizes may differ.
-      labels: N indices into `class_names`.
+      images: N images, uint8, each [height, width, 3] or [height, width]; sizes may differ. Paths and Pillow's
+        images will do too.
+      labels: N indices into `class_names`, [N] or [N, 1].
       class_names: C names as they should be read.
       test_images: to test on; without them `images` are split automatically, half of them to train on.
       test_labels: of the test images.
@@ -54,12 +58,51 @@ def _labelled(what: str, images: Any, labels: Any, classes: int) -> list[Labelle
         raise UserError(f"{what}: no image; give at least one a class")
     items = []
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        pixels = np.asarray(image)
-        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
-            raise UserError(
-                f"{what}[{i}] is {pixels.dtype}{list(pixels.shape)}; it must be uint8[height, width, 3], from 0 to 255"
-            )
-        if not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
-            raise UserError(f"{what}[{i}] has label {label!r}, and class_names has {classes}; labels count from 0")
-        items.append(Labelled(PhotographArray(pixels, f"{what}[{i}]"), int(label)))
+        items.append(Labelled(photograph(image, f"{what}[{i}]"), _label(label, f"{what}[{i}]", classes)))
     return items
+
+
+def _label(given: Any, name: str, classes: int) -> int:
+    """A label as an index, from a number of any library's, alone or in an array of one."""
+    value = np.asarray(given)
+    if value.size != 1 or value.dtype.kind not in "iuf" or value.item() != int(value.item()):
+        raise UserError(f"{name} has label {given!r}; give one whole number an image, an index into class_names")
+    if not 0 <= value.item() < classes:
+        raise UserError(f"{name} has label {value.item()}, and class_names has {classes}; labels count from 0")
+    return int(value.item())
+
+
+def photograph(image: Any, name: str) -> Photograph:
+    """An image as it is given from Python.
+
+    Args:
+      image: a path, an image of Pillow's, uint8 [height, width, 3] or [height, width] of any library's, or a
+        photograph of a set, alone or labelled.
+      name: what messages call it, where it has no name of its own.
+
+    Raises:
+      UserError: where it is something else.
+    """
+    if isinstance(image, Labelled):
+        return image.photograph
+    if isinstance(image, (str, os.PathLike)):
+        return PhotographFile(Path(image).expanduser())
+    if isinstance(image, Image.Image):
+        return PhotographArray(np.asarray(upright(image.copy(), name)), name)
+    if hasattr(image, "open") and hasattr(image, "fingerprint"):
+        return image
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise UserError(
+            f"{name} is {pixels.dtype}{list(pixels.shape)}; it must be uint8[height, width, 3], from 0 to 255"
+        )
+    return PhotographArray(pixels, name)
+
+
+def photographs(images: Any) -> list[Photograph]:
+    """Images as they are given from Python, one or several; see `photograph`. An array of four axes is several."""
+    shape: tuple[int, ...] = tuple(getattr(images, "shape", ()))
+    one = isinstance(images, (str, os.PathLike, Image.Image, Labelled)) or hasattr(images, "fingerprint")
+    if one or len(shape) == 2 or (len(shape) == 3 and shape[2] == 3):
+        images = [images]
+    return [photograph(image, f"images[{i}]") for i, image in enumerate(images)]

@@ -58,9 +58,7 @@ class PhotographFile:
                 image.load()
                 if deep:
                     image.paste(self._from_16_bits(np.asarray(image)))
-                with contextlib.suppress(Exception):  # EXIF that cannot be read is as good as none
-                    ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image, self.name)
+                return upright(image, self.name)
         except UserError:
             raise
         except FileNotFoundError as error:
@@ -136,6 +134,13 @@ class PhotographArray:
     def fingerprint(self) -> str:
         """Of the pixels."""
         return _fingerprint(self.pixels)
+
+
+def upright(image: Image.Image, name: str) -> Image.Image:
+    """As its EXIF says, in RGB; changes `image`. Raises UserError, with `name`, where its pixels have no range."""
+    with contextlib.suppress(Exception):  # EXIF that cannot be read is as good as none
+        ImageOps.exif_transpose(image, in_place=True)
+    return _rgb(image, name)
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:

@@ -4,6 +4,7 @@ All side effects of a run live here; `train` is the way in.
 """
 
 from craft_jax.training import checkpoints, report
+from craft_jax.training.finished import load_run
 from craft_jax.training.loop import CURVE, METRICS, REPORT, RESULT, Outcome, train
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "REPORT",
     "RESULT",
     "checkpoints",
+    "load_run",
     "report",
     "train",
 ]

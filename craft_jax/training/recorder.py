@@ -73,7 +73,7 @@ class Record:
         if to_test:
             tuned = model_of(run.problem, to_test)
             accuracy = evaluation.measure(run.problem.black_box, tuned, run.test, run.test_labels, run.meter)
-            rows[-1] |= {"test_prompt_only": accuracy.prompt_only, "test_refined": accuracy.refined}
+            rows[-1] |= {"test_prompt_only": accuracy.prompt_only, "test_refined": accuracy.deployed}
             if rows[-1]["step"] == run.config.steps:
                 rows[-1] |= self._choose(to_test)
         self._log.append(rows)
@@ -90,7 +90,7 @@ class Record:
         name = min(losses, key=losses.__getitem__) if losses else selection.REFINED
         chosen = selection.contender(name, tuned, unlearnt)
         accuracy = evaluation.measure(run.problem.black_box, chosen, run.test, run.test_labels, run.meter)
-        return {"chosen": name, "test_chosen": accuracy.refined, "held_out_loss": losses}
+        return {"chosen": name, "test_chosen": accuracy.deployed, "held_out_loss": losses}
 
     def save(self, reached: TuningState) -> None:
         """Starts saving a checkpoint, where this step has none yet."""

@@ -1,22 +1,31 @@
 """What the commands share: reading flags, and turning a user's mistake into one line and a non-zero exit."""
 
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from absl import flags
 
+from craft_jax import folders
 from craft_jax.errors import RESUMABLE, Interrupted, UserError
 
 RESUMES = "interrupted; the same command resumes from the last checkpoint"
 _SETTINGS_MODULE = "config_config"  # what ml_collections calls the file of the flag --config
 
 
-def parse(values: flags.FlagValues, argv: list[str], usage: str) -> tuple[flags.FlagValues, list[str]]:
+def parse(
+    values: flags.FlagValues, argv: list[str], usage: str, settings: Sequence[str] = ()
+) -> tuple[flags.FlagValues, list[str]]:
     """The parsed flags and the positional arguments; `--help` prints `usage` and the flags, and exits.
+
+    Args:
+      values: the command's flags.
+      argv: its command line.
+      usage: what `--help` begins with.
+      settings: full names that may be given as --config.NAME, for whoever forgets `config.`.
 
     Raises:
       UserError: for an unknown flag or setting, a value of the wrong type, or a settings file that cannot be loaded.
@@ -25,7 +34,7 @@ def parse(values: flags.FlagValues, argv: list[str], usage: str) -> tuple[flags.
     try:
         rest = values(argv)
     except Exception as error:  # a settings file can raise anything
-        mistake = inside_settings_file(error) or _on_command_line(error)
+        mistake = inside_settings_file(error) or _without_config(error, settings) or _on_command_line(error)
         if mistake is None:
             raise
         raise mistake from error
@@ -46,6 +55,7 @@ def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str], *, in
       interrupted: what Ctrl-C is answered with; `RESUMES` for commands that keep checkpoints.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own start-up chatter
+    os.environ["JAX_ENABLE_X64"] = "0"  # `precision` says why
     pay_compilation_once()
     try:
         main(argv)
@@ -68,8 +78,7 @@ def pay_compilation_once() -> None:
 
     To be called before JAX is imported, which is when it reads these settings.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "craft_jax" / "xla"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folders.cache() / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -93,6 +102,22 @@ def inside_settings_file(error: BaseException) -> UserError | None:
     return None
 
 
+def _without_config(error: Exception, settings: Sequence[str]) -> UserError | None:
+    """An unknown flag that is the name, or the last part of the name, of a setting."""
+    if not isinstance(error, flags.UnrecognizedFlagError):
+        return None
+    meant = [name for name in settings if error.flagname in (name, name.rpartition(".")[2])]
+    if not meant:
+        return None
+    return UserError(f"unknown flag --{error.flagname}; settings are given as --config.{' or --config.'.join(meant)}")
+
+
+def _in_our_words(message: str) -> str:
+    """What Python says of a text that is no number."""
+    message = re.sub(r":? ?invalid literal for int\(\) with base \d+: .*", " must be a whole number", message)
+    return re.sub(r":? ?could not convert string to float: .*", " must be a number", message)
+
+
 def _on_command_line(error: Exception) -> UserError | None:
     """What is wrong with the flags, or with a settings file before its first line; None where it is neither."""
     if isinstance(error, SyntaxError):
@@ -101,11 +126,11 @@ def _on_command_line(error: Exception) -> UserError | None:
         return UserError(f"{error.obj.__file__} has no function get_config; see configs/folder.py for one")
     if isinstance(error, flags.Error):
         lines = str(error).strip().splitlines()
-        return UserError(f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") else lines[0])
+        return UserError(_in_our_words(f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") else lines[0]))
     if isinstance(error, (AttributeError, KeyError)):  # ml_collections: a setting that the file does not have
         return UserError(f"unknown setting on the command line: {_message(error)}")
     if isinstance(error, (TypeError, ValueError)):
-        return UserError(f"a setting has a value of the wrong type: {_first_line(error)}")
+        return UserError(f"a setting has a value of the wrong type: {_in_our_words(_first_line(error))}")
     if isinstance(error, OSError):
         return UserError(f"--config could not be loaded: {last_line(error)}")
     return None
@@ -125,5 +150,5 @@ def _message(error: Exception) -> str:
     message = error.args[0] if error.args else ""
     while isinstance(message, Exception):
         message = message.args[0]
-    lines = str(message).encode().decode("unicode_escape").strip("'").splitlines()
+    lines = str(message).replace("\\n", "\n").replace("\\'", "'").strip("'").splitlines()
     return "; ".join(line.strip().strip("'").replace("Did you", "did you") for line in lines)

@@ -11,6 +11,7 @@ from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter
 from craft_jax.data import Labelled
 from craft_jax.encoding import Encoder
 from craft_jax.method import objectives, refinement
+from craft_jax.precision import in_32_bits
 from craft_jax.tuned_model import TunedModel
 
 
@@ -61,6 +62,7 @@ def zero_shot(black_box: BlackBox, handle: Handle, labels: Array, meter: Meter) 
     )
 
 
+@in_32_bits
 def evaluate(tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Labelled]) -> Accuracy:
     """Accuracy in percent of a tuned model on labelled photographs."""
     meter = Meter(budget=None)

@@ -36,6 +36,17 @@ def expanded(path: str | Path, setting: str) -> Path:
         raise UserError(f"{setting}={path}: no such home folder; write the path in full") from error
 
 
+def cache() -> Path:
+    """Where what is safe to delete is kept between runs: the user's cache folder, or a temporary one without a home."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given) / "craft_jax"
+    try:
+        return Path.home() / ".cache" / "craft_jax"
+    except RuntimeError:  # a user id that the system does not know
+        return Path(tempfile.gettempdir()) / f"craft_jax-{os.getuid()}"
+
+
 def check_writable(workdir: Path) -> None:
     """Raises UserError where a run could not write into `workdir`; leaves nothing behind."""
     existing = workdir.absolute()

@@ -3,6 +3,8 @@
 Tunes, or resumes, and leaves checkpoints, metrics.jsonl, result.json, report.md and curve.png in the workdir.
 """
 
+import dataclasses
+import difflib
 import os
 import sys
 from pathlib import Path
@@ -50,7 +52,7 @@ def _flags(argv: list[str]) -> flags.FlagValues:
 
 def main(argv: list[str]) -> None:
     """Runs the job that the command line describes."""
-    given, rest = parse(_flags(argv), argv, usage=_USAGE)
+    given, rest = parse(_flags(argv), argv, usage=_USAGE, settings=_settings())
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; settings are given as --config.NAME=VALUE")
     config = settings.from_config_dict(settings_file(given))
@@ -62,10 +64,11 @@ def main(argv: list[str]) -> None:
 
     # Imported here, so that --help and bad settings answer at once.
     from craft_jax import training
-    from craft_jax.distributed import hosts
+    from craft_jax.distributed import devices, hosts
     from craft_jax.training import report
 
     _meet(given)
+    devices.check_found()
     with hosts.watched():
         hosts.first_alone(lambda: folders.check_writable(workdir))
         photographs, black_box = hosts.together(lambda: _load(config))
@@ -75,6 +78,11 @@ def main(argv: list[str]) -> None:
     result = training.train(black_box, photographs, config, workdir, stop=stop).result
     if hosts.is_first():
         print(f"\n{report.table(result)}\n\nreport: {workdir / training.REPORT}\ncheckpoint: {workdir / 'checkpoints'}")
+
+
+def _settings() -> list[str]:
+    """The full names of all settings."""
+    return list(settings.flat_settings(dataclasses.asdict(settings.Config())))
 
 
 def _meet(given: flags.FlagValues) -> None:
@@ -115,13 +123,26 @@ def settings_file(given: flags.FlagValues) -> dict[str, Any]:
     try:
         return given.config.to_dict()
     except OSError as error:  # ml_collections reports a missing file at its first use
-        raise inside_settings_file(error) or UserError(f"--config could not be loaded: {last_line(error)}") from error
+        near = _near(config_flags.get_config_filename(given["config"]))
+        raise inside_settings_file(error) or UserError(
+            f"--config could not be loaded: {last_line(error)}{near}"
+        ) from error
     except AttributeError as error:
         file, found = config_flags.get_config_filename(given["config"]), type(given.config).__name__
         raise UserError(
             f"{file}: get_config returns {found}, not a ConfigDict; return config_dict(config, variant) of "
             "craft_jax.config"
         ) from error
+
+
+def _near(file: str) -> str:
+    """What else a settings file that is not there may be called."""
+    path = Path(file)
+    others = sorted(other.name for other in path.parent.glob("*.py")) if not path.exists() else []
+    if not others:
+        return ""
+    nearest = difflib.get_close_matches(path.name, others, n=1)
+    return f"; did you mean {path.parent / nearest[0]}?" if nearest else f"; there are {', '.join(others)}"
 
 
 if __name__ == "__main__":

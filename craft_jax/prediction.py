@@ -20,6 +20,7 @@ from craft_jax import folders
 from craft_jax.cli import parse
 from craft_jax.data import Photograph, PhotographFile, folder, photographs
 from craft_jax.errors import UserError
+from craft_jax.precision import in_32_bits
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
@@ -44,6 +45,7 @@ def predict(tuned: "TunedModel", black_box: "BlackBox", images: Any) -> Float[np
     return _probabilities(tuned, black_box, photographs(images))
 
 
+@in_32_bits
 def _probabilities(
     tuned: "TunedModel", black_box: "BlackBox", images: Sequence[Photograph]
 ) -> Float[np.ndarray, "N C"]:
@@ -129,8 +131,10 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
         raise UserError("the list on standard input is empty; give one image a line")
 
     from craft_jax import blackbox
+    from craft_jax.distributed import devices
     from craft_jax.training import checkpoints
 
+    devices.check_found()
     tuned = checkpoints.open_for_prediction(checkpoint).tuned
     owner = tuned.black_box
     if blackbox.is_remote(owner):

@@ -2,11 +2,13 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -381,3 +383,57 @@ def test_importing_the_command_leaves_the_function_its_name():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["craft_jax.prediction", "True"]
+
+
+# What stands in the environment
+
+
+def test_a_device_that_is_not_there_is_one_line(coop_root, tmp_path):
+    environment = os.environ | {"JAX_PLATFORMS": "cuda"}
+    command = [sys.executable, "-m", "craft_jax.main", *_arguments(coop_root, tmp_path / "x")[1:]]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: JAX_PLATFORMS=cuda: JAX finds no such device here")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_needs_no_home_folder():
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    code = (
+        "import os; os.path.expanduser = lambda path: path; import craft_jax.folders; print(craft_jax.folders.cache())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert Path(done.stdout.strip()).name == f"craft_jax-{os.getuid()}"
+
+
+def test_what_jax_is_told_of_64_bits_changes_no_bit(tuned, small_black_box):
+    path = PIZZA / sorted(entry.name for entry in PIZZA.iterdir())[0]
+    model = craft_jax.load_run(tuned).tuned
+    expected = craft_jax.predict(model, small_black_box, path)
+    with jax.enable_x64(True):
+        black_box = craft_jax.load_black_box("bundled", model.class_names)
+        np.testing.assert_array_equal(craft_jax.predict(model, black_box, path), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config=configs/demoo.py"], "did you mean configs/demo.py"),
+        (["--config=configs/zzzzzz.py"], "there are aircraft.py, caltech.py"),
+        (["--config=configs/demo.py", "--shots=4"], "unknown flag --shots; settings are given as --config.data.shots"),
+        (["--config=configs/demo.py", "--config.data.shots=four"], "--config.data.shots=four must be a whole number"),
+        (["--config=configs/demo.py", "--config.search.sigma=nan"], "search.sigma=nan must be a finite number"),
+        (["--config=configs/demo.py", "--config.größe=1"], "unknown setting on the command line: größe"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_was_probably_meant(arguments, said, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(UserError) as caught:
+        main.main(["main", *arguments])
+
+    assert said in str(caught.value)

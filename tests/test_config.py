@@ -41,7 +41,7 @@ def test_every_config_file_holds_valid_settings(path):
         ({"seed": "1"}, "seed='1' must be a whole number, not str"),
         ({"seed": True}, "seed=True must be a whole number, not bool"),
         ({"data": {"shots": 0}}, "data.shots=0 must be at least 1"),
-        ({"search": {"sigma": float("nan")}}, "search.sigma=nan must be a number"),
+        ({"search": {"sigma": float("nan")}}, "search.sigma=nan must be a finite number"),
         ({"search": {"population_size": 7}}, "search.population_size=7 must be even"),
         ({"search": {"directions": "sideways"}}, "search.directions='sideways' must be one of orthogonal, gaussian"),
         (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from craft_jax.method import objectives, prompt, refinement
+from craft_jax.method import calibration, objectives, prompt, refinement
 
 # Prompt generation
 
@@ -205,3 +205,13 @@ def test_an_epoch_sees_every_image_once(batch_size):
     rows, mask = refinement._minibatches(jax.random.key(0), 7, batch_size)
 
     assert sorted(np.asarray(rows)[np.asarray(mask)].tolist()) == list(range(7))
+
+
+@pytest.mark.parametrize("images", [1, 7, 256, 257, 1600])
+def test_the_scale_is_measured_on_images_from_all_over_the_list(images):
+    shown = calibration.evenly_spaced(images)
+
+    assert len(shown) == len(set(shown)) == min(images, calibration.IMAGES)
+    assert shown[-1] >= images - -(-images // calibration.IMAGES)
+    if images <= calibration.IMAGES:
+        assert shown.tolist() == list(range(images))

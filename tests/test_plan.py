@@ -135,3 +135,13 @@ def test_base_to_new_reports_the_deployed_model_alone_on_both_halves(tmp_path):
     assert {measure for measure, _ in found} == {"zero_shot", "accuracy"}
     assert found["accuracy", "base"] == 60
     assert found["accuracy", "harmonic mean"] == found["zero_shot", "harmonic mean"] == pytest.approx(48)
+
+
+def test_a_budget_that_the_settings_file_names_stays_whatever_it_is(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from craft_jax.config import Config, config_dict\n"
+        "def get_config(variant=''):\n    return config_dict(Config(query_budget=8000), variant)\n"
+    )
+
+    assert [run.config.query_budget for run in _plan(tmp_path, configs=str(file), shots=(1, 16))] == [8000, 8000]

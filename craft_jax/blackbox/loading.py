@@ -6,8 +6,10 @@ from craft_jax.blackbox import clip
 from craft_jax.blackbox.clip import ClipBlackBox, ClipParts
 from craft_jax.blackbox.loaders import flax_clip, open_clip
 from craft_jax.config import BUNDLED
+from craft_jax.precision import in_32_bits
 
 
+@in_32_bits
 def load(
     model: str, class_names: Sequence[str], template: str = "a photo of a {}.", dtype: str = "float32"
 ) -> ClipBlackBox:

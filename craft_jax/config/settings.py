@@ -21,6 +21,7 @@ from craft_jax.config.validation import (
 from craft_jax.errors import UserError
 
 BUNDLED = "bundled"
+DEFAULT_BUDGET = 8000
 CALIBRATION_PROMPTS = 21  # p0, and ten sizes of perturbation in pairs
 _IN_PAIRS = ("antithetic", "guided", "spsa")
 
@@ -204,7 +205,8 @@ class Config:
 
     Attributes:
       seed: of the shots and of everything random.
-      query_budget: prompts that the search may query; the paper's count.
+      query_budget: prompts that the search may query; the paper's count. 0 is 8,000, and in a sweep the published one
+        for the number of shots.
       learn: `both`, or an ablation: `prompt` or `refinement` alone.
       held_out: photographs, never tested on, whose loss chooses between zero-shot, the tuned prompt, and the tuned
         prompt with the head: `validation` (the set's own, at most 4 a class, where it has any), `shots` (a quarter of
@@ -212,7 +214,7 @@ class Config:
     """
 
     seed: int = setting(1, SEED)
-    query_budget: int = setting(8000, at_least(1))
+    query_budget: int = setting(0, at_least(0))
     learn: str = setting("both", one_of("both", "prompt", "refinement"))
     held_out: str = setting("validation", one_of("validation", "shots", "none"))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -237,9 +239,14 @@ class Config:
                 )
 
     @property
+    def budget(self) -> int:
+        """Prompts that the search may query, where no sweep says otherwise."""
+        return self.query_budget or DEFAULT_BUDGET
+
+    @property
     def steps(self) -> int:
         """Collaborative steps that the budget pays for, after the queries that measure the prompt's scale."""
-        return (self.query_budget - self.calibration_prompts) // self.search.population_size
+        return (self.budget - self.calibration_prompts) // self.search.population_size
 
     @property
     def calibration_prompts(self) -> int:
@@ -251,11 +258,11 @@ def _too_little(config: Config) -> str:
     """Says by how much a budget falls short of one step, and the nearest settings that would do."""
     population, measuring = config.search.population_size, config.calibration_prompts
     also = f" and {measuring} prompts that measure prompt.std" if measuring else ""
-    room = config.query_budget - measuring
+    room = config.budget - measuring
     room -= room % 2 if config.search.estimator in _IN_PAIRS else 0
     lower = f" or lower search.population_size to {room} at most" if room >= 2 else ""
     return (
-        f"query_budget={config.query_budget} does not pay for one step of search.population_size={population}{also}; "
+        f"query_budget={config.budget} does not pay for one step of search.population_size={population}{also}; "
         f"raise query_budget to {population + measuring} at least{lower}"
     )
 

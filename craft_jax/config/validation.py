@@ -52,6 +52,8 @@ def check(section: Any, prefix: str) -> None:
             continue
         if isinstance(value, int) and abs(value) > LARGEST:
             raise UserError(f"{name}={_shortened(value)} is too large; {name} may be {LARGEST} at most")
+        if field.type is float and isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name}={value!r} must be a finite number")
         if not _has_type(value, field.type):
             raise UserError(f"{name}={value!r} must be {_type_name(field.type)}, not {type(value).__name__}")
         rule = field.metadata.get("rule")
@@ -69,7 +71,7 @@ def _type_name(expected: Any) -> str:
 
 def _has_type(value: Any, expected: Any) -> bool:
     if expected is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
     return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
 
 

@@ -23,6 +23,8 @@ def hold_out(photographs: FewShotSet, held_out: str, seed: int) -> tuple[FewShot
         return photographs, ()
     if held_out == "validation":
         return photographs, photographs.val
+    if held_out != "shots":
+        raise ValueError(f"held_out={held_out} is unknown here")
     held = _quarter_of_each_class(photographs, seed)
     kept = tuple(item for i, item in enumerate(photographs.train) if i not in held)
     return dataclasses.replace(photographs, train=kept), tuple(photographs.train[i] for i in sorted(held))

@@ -4,6 +4,7 @@ Each process feeds its own devices alone; what the function gathers on the axis 
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -36,6 +37,19 @@ def choose(wanted: int) -> list[jax.Device]:
     if wanted % hosts:
         raise UserError(f"run.devices={wanted} is no multiple of {hosts} hosts, which take equal shares; use 0 for all")
     return [device for own in by_host for device in own[: wanted // hosts or None]]
+
+
+def check_found() -> None:
+    """Raises UserError where JAX finds no device of the kind that it is told to use."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where it knows no such platform's plugin
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        reason = (str(error).strip() or "none was found").splitlines()[0]
+        raise UserError(
+            f"JAX_PLATFORMS={asked}: JAX finds no such device here ({reason}); unset it, or set it to cpu, or install "
+            "what the platform needs, such as jax[cuda12]"
+        ) from error
 
 
 class Spread:

@@ -4,7 +4,6 @@ A file appears whole or not at all, and one that does not hold what was written 
 """
 
 import hashlib
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from craft_jax import folders
 from craft_jax.errors import UserError
 from craft_jax.files import replacing
 
@@ -22,7 +22,7 @@ _DIGEST = "digest"
 
 def default_folder() -> Path:
     """Where encoded images are kept: craft_jax/features in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "craft_jax" / "features"
+    return folders.cache() / "features"
 
 
 def read(path: Path, like: Any, say: Callable[[str], None] = lambda line: None) -> Any | None:

@@ -6,6 +6,7 @@ antithetic estimate lives on; their even part is curvature, which tells it nothi
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from craft_jax.config import CALIBRATION_PROMPTS
@@ -14,6 +15,12 @@ RUNGS = (CALIBRATION_PROMPTS - 1) // 2
 IMAGES = 256
 _LOWEST = 1 / 16  # of p0's root mean square
 _CURVATURE = 0.5  # largest even part, as a share of the odd part
+
+
+def evenly_spaced(images: int) -> np.ndarray:
+    """Which of N images to ask about: at most `IMAGES`, from all over a list that goes class by class."""
+    count = min(images, IMAGES)
+    return np.arange(count) * images // max(count, 1)
 
 
 def perturbed(key: Array, start: Float[Array, "n_ctx d"], classes: int) -> Float[Array, "K ..."]:

@@ -15,6 +15,7 @@ from craft_jax import folders
 from craft_jax.cli import parse
 from craft_jax.distributed import preemption
 from craft_jax.errors import Interrupted, UserError
+from craft_jax.files import write_atomically
 from craft_jax.sweep import plan
 from craft_jax.sweep.plan import PlannedRun
 
@@ -118,8 +119,10 @@ def _title(run: PlannedRun) -> str:
 
 def _check_data(runs: Sequence[PlannedRun]) -> None:
     """Draws the shots of every run before the first begins, so that a set that is not there stops nothing midway."""
+    from craft_jax.distributed import devices
     from craft_jax.sweep import runner
 
+    devices.check_found()
     for run in runs:
         for config in (run.config, *run.transfers.values()):
             runner.photographs(config)
@@ -136,12 +139,15 @@ def _one_by_one(missing: Sequence[PlannedRun]) -> list[str]:
         print(f"\n[{number}/{len(missing)}] {_title(run)}", flush=True)
         stop = preemption.Notice()  # of this run alone: before its first step it has nothing to save
         stop.listen()
+        (run.workdir / plan.FAILED).unlink(missing_ok=True)
         try:
             runner.carry_out(run, stop)
         except (UserError, JaxRuntimeError) as error:  # the latter when memory is out
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             print(f"failed: {reason}", flush=True)
             failures.append(f"{_title(run)}: {reason}")
+            if run.workdir.is_dir():
+                write_atomically(run.workdir / plan.FAILED, reason + "\n")
         if stop():
             raise Interrupted(f"stopped after {_title(run)}")
     return failures
@@ -168,7 +174,8 @@ def _write_table(runs: list[PlannedRun], protocol: str, workdir: Path, *, whole:
     from craft_jax.sweep import results, table
 
     done = sum(map(plan.is_done, runs))
-    if done < len(runs) and not whole:
+    over = sum(plan.is_done(run) or bool(plan.failure(run)) for run in runs)
+    if over < len(runs) and not whole:
         print(f"{done} of {len(runs)} runs done; the share that ends last writes the table")
         return
     entries = results.collect(runs, protocol)

@@ -23,7 +23,7 @@ from craft_jax.main import label_of, settings_file
 
 PROTOCOLS = ("few_shot", "base_to_new", "cross", "shift")
 NEW = "new"
-SETTINGS = "settings.json"
+SETTINGS, FAILED = "settings.json", "failed.txt"
 _OWN_FLAGS = {"seed": "--seeds", "data.shots": "--shots", "data.classes": "--protocol=base_to_new"}
 
 
@@ -32,14 +32,18 @@ class PlannedRun(NamedTuple):
 
     Attributes:
       label: its settings file and variant, such as caltech-paper: the row of the table.
+      method: its variant, such as paper; empty for the file's own.
       config: its settings.
       workdir: its own.
+      protocol: one of PROTOCOLS.
       transfers: what the tuned model is tested on beside the run's own test photographs; settings by name.
     """
 
     label: str
+    method: str
     config: Config
     workdir: Path
+    protocol: str
     transfers: dict[str, Config]
 
 
@@ -70,8 +74,8 @@ def plan(
     for name, flag in _OWN_FLAGS.items():
         if any(override.startswith(f"--config.{name}=") for override in overrides):
             raise UserError(f"--config.{name} is the sweep's own: use {flag}")
-    given_budget = any(override.startswith("--config.query_budget=") for override in overrides)
     configs = read_settings(files, overrides)
+    methods = {label_of(file): file.partition(":")[2] for file in _files(files)}
     others = read_settings(targets, overrides) if protocol == "cross" else {}
     if protocol == "cross" and not others:
         raise UserError("--protocol=cross needs --targets, the settings files of the sets to test on")
@@ -88,17 +92,17 @@ def plan(
         for k in shots:
             for seed in seeds:
                 run = dataclasses.replace(_with_data(config, shots=k), seed=seed)
-                if not given_budget and config.query_budget == Config().query_budget:
-                    run = dataclasses.replace(run, query_budget=query_budget(k))
+                run = dataclasses.replace(run, query_budget=config.query_budget or query_budget(k))
                 transfers = _transfers(label, run, protocol, others)
-                runs.append(PlannedRun(label, run, workdir / label / f"{folder}{k}-shots-seed-{seed}", transfers))
+                own = workdir / label / f"{folder}{k}-shots-seed-{seed}"
+                runs.append(PlannedRun(label, methods[label], run, own, protocol, transfers))
     return runs
 
 
 def read_settings(files: str, overrides: Sequence[str]) -> dict[str, Config]:
     """Validated settings by label, of files joined by commas; a variant's own commas do not part files."""
     configs: dict[str, Config] = {}
-    for file in filter(None, re.split(r",(?=[^,]*\.py)", files)):
+    for file in _files(files):
         label = label_of(file)
         if label in configs:
             raise UserError(f"two settings files are called {label}; rename one of them")
@@ -108,6 +112,10 @@ def read_settings(files: str, overrides: Sequence[str]) -> dict[str, Config]:
         given, _ = parse(values, argv, usage="")
         configs[label] = settings.from_config_dict(settings_file(given))
     return configs
+
+
+def _files(joined: str) -> list[str]:
+    return [file for file in re.split(r",(?=[^,]*\.py)", joined) if file]
 
 
 def _with_data(config: Config, **changes: object) -> Config:
@@ -154,6 +162,12 @@ def is_trained(run: PlannedRun) -> bool:
 def is_done(run: PlannedRun) -> bool:
     """Whether the run is trained and tested on everything."""
     return is_trained(run) and all(is_tested(run, name) for name in run.transfers)
+
+
+def failure(run: PlannedRun) -> str:
+    """What stopped the run when it was last tried; empty where nothing did."""
+    file = run.workdir / FAILED
+    return file.read_text(encoding="utf-8").strip() if file.exists() and not is_done(run) else ""
 
 
 def is_tested(run: PlannedRun, name: str) -> bool:

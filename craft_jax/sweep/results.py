@@ -19,6 +19,7 @@ class Entry(NamedTuple):
 
     Attributes:
       label: of the settings file: the set.
+      method: its variant.
       shots: a class.
       measure: one of MEASURES.
       target: what was tested on.
@@ -29,6 +30,7 @@ class Entry(NamedTuple):
     """
 
     label: str
+    method: str
     shots: int
     measure: str
     target: str
@@ -50,13 +52,13 @@ class Entry(NamedTuple):
 
 def collect(runs: Sequence[PlannedRun], protocol: str) -> list[Entry]:
     """The numbers of the runs that are done, in the order of the plan."""
-    found: dict[tuple[str, int, str, str], dict[int, float]] = {}
-    fixed: dict[tuple[str, int, str, str], tuple[str, float | None]] = {}
+    found: dict[tuple[str, str, int, str, str], dict[int, float]] = {}
+    fixed: dict[tuple[str, str, int, str, str], tuple[str, float | None]] = {}
     for run in filter(plan.is_done, runs):
         for target, row in _tests(run, protocol).items():
             for measure in MEASURES:
                 if measure in row:
-                    key = (run.label, run.config.data.shots, measure, target)
+                    key = (run.label, run.method, run.config.data.shots, measure, target)
                     found.setdefault(key, {})[run.config.seed] = row[measure]
                     fixed[key] = row.get("split", ""), _published(run, protocol, measure, target)
     seeds = len({run.config.seed for run in runs})
@@ -79,9 +81,29 @@ def about(runs: Sequence[PlannedRun]) -> list[str]:
             other = _read(run, plan.transfer_file(run, name).name)
             tested = f"{other['split']}, {other['classes']} classes, {other['test_images']} test images"
             lines[f"{run.label} tested on {name}: {tested}"] = None
-        for note in result["notes"]:
-            lines[f"{run.label}, {run.config.data.shots} shots: {note}"] = None
-    return list(lines)
+    failed = [
+        f"{run.label}, {run.config.data.shots} shots, seed {run.config.seed} failed: {plan.failure(run)}"
+        for run in runs
+        if plan.failure(run)
+    ]
+    return [*lines, *_notes([run for run in runs if plan.is_done(run)]), *failed]
+
+
+def _notes(runs: Sequence[PlannedRun]) -> list[str]:
+    """Each note once, with the sets, and the shots where not all have it, that it holds for."""
+    shots = {label: {run.config.data.shots for run in runs if run.label == label} for label in (r.label for r in runs)}
+    found: dict[str, dict[str, set[int]]] = {}
+    for run in runs:
+        for note in _read(run, "result.json")["notes"]:
+            found.setdefault(note, {}).setdefault(run.label, set()).add(run.config.data.shots)
+    lines = []
+    for note, where in found.items():
+        places = [
+            label if noted == shots[label] else f"{label}, {', '.join(map(str, sorted(noted)))} shots"
+            for label, noted in where.items()
+        ]
+        lines.append(f"{'; '.join(places)}: {note}")
+    return lines
 
 
 def _tests(run: PlannedRun, protocol: str) -> dict[str, dict[str, Any]]:

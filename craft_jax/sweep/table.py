@@ -57,15 +57,24 @@ def _by_shots(entries: list[Entry]) -> list[str]:
         rows.append([label, f"{unlearnt[label].mean:.1f}", *map(_cell, row)])
         if unlearnt[label].published is not None:
             rows.append(["*published, RN50*", *map(_figure, [unlearnt[label].published, *map(_published, row)])])
-    if len(labels) > 1 and all((label, k) in cells for label in labels for k in shots):
-        means = [statistics.mean(cells[label, k].mean for label in labels) for k in shots]
-        zero_shot = statistics.mean(unlearnt[label].mean for label in labels)
-        rows.append([f"**mean of {len(labels)}**", *(f"{mean:.1f}" for mean in [zero_shot, *means])])
-        columns = [[unlearnt[label] for label in labels], *([cells[label, k] for label in labels] for k in shots)]
-        published = [_mean_of_all([entry.published for entry in column]) for column in columns]
-        if any(figure is not None for figure in published):
-            rows.append([f"*published mean of {len(labels)}, RN50*", *map(_figure, published)])
+    for method in _distinct(e.method for e in entries):
+        rows += _means([label for label in labels if unlearnt[label].method == method], shots, cells, unlearnt, method)
     return _markdown(["set", "zero-shot", *(f"{k} shot{'s' * (k > 1)}" for k in shots)], rows)
+
+
+def _means(
+    labels: Sequence[str], shots: Sequence[int], cells: dict, unlearnt: dict[str, Entry], method: str
+) -> list[list[str]]:
+    """The means of one method over its sets, where it has several and all of their cells."""
+    if len(labels) < 2 or not all((label, k) in cells for label in labels for k in shots):
+        return []
+    columns = [[unlearnt[label] for label in labels], *([cells[label, k] for label in labels] for k in shots)]
+    which = f"mean of {len(labels)}" + (f", {method}" if method else "")
+    rows = [[f"**{which}**", *(f"{statistics.mean(entry.mean for entry in column):.1f}" for column in columns)]]
+    published = [_mean_of_all([entry.published for entry in column]) for column in columns]
+    if any(figure is not None for figure in published):
+        rows.append([f"*published mean of {len(labels)}, RN50*", *map(_figure, published)])
+    return rows
 
 
 def _by_target(entries: list[Entry]) -> list[str]:

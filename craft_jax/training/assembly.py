@@ -93,7 +93,7 @@ def assemble(
     if remote:
         _check_remote(config)
     spread = devices.Spread(devices.choose(1 if remote else config.run.devices))
-    meter = Meter(config.query_budget)
+    meter = Meter(config.budget)
     # What stands for an image is an owner's business, and may not outlive this process.
     cache = feature_cache.default_folder() if config.run.reuse_features and not remote else None
     encoder = Encoder(black_box, meter, cache, spread, stream if hosts.is_first() else None)
@@ -163,7 +163,8 @@ def _std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> fl
     """The prompt's `std`: as set, or measured by the first queries."""
     if config.prompt.std or config.learn == "refinement":
         return config.prompt.std
-    handle = jax.tree.map(lambda leaf: leaf[0, : calibration.IMAGES], views)
+    shown = calibration.evenly_spaced(jax.tree.leaves(views)[0].shape[1])
+    handle = jax.tree.map(lambda leaf: leaf[0, shown], views)
     images = jax.tree.leaves(handle)[0].shape[0]
     asked = config.calibration_prompts
     meter.admit(Ledger(prompts=asked, search_predictions=asked * images))
@@ -183,6 +184,8 @@ def build_generator(black_box: BlackBox, config: Config, std: float) -> prompt.P
         return prompt.full(start, std=std)
     if settings.context == "low-rank":
         return prompt.low_rank(key, start, intrinsic_dim=settings.intrinsic_dim, std=std, rank=settings.rank)
+    if settings.context not in ("unified", "class"):
+        raise ValueError(f"prompt.context={settings.context} has no generator here")
     classes = _classes_apart(black_box, config)
     return prompt.linear(
         key, start, intrinsic_dim=settings.intrinsic_dim, std=std, bound=settings.bound, classes=classes

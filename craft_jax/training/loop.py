@@ -21,6 +21,7 @@ from craft_jax.distributed import hosts
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.files import sole_writer, write_atomically
 from craft_jax.method import TuningState, collaborative
+from craft_jax.precision import in_32_bits
 from craft_jax.training import assembly, report, selection
 from craft_jax.training.assembly import Run
 from craft_jax.training.checkpoints import (
@@ -46,6 +47,7 @@ class Outcome(NamedTuple):
 
 
 @hosts.watched()
+@in_32_bits
 def train(
     black_box: BlackBox,
     photographs: FewShotSet,
@@ -72,6 +74,7 @@ def train(
         settings or photographs; where devices are too few, or a photograph cannot be read. Nothing is written then.
     """
     workdir, stream, began = folders.named(workdir, "--workdir"), stream or sys.stdout, time.monotonic()
+    config = dataclasses.replace(config, query_budget=config.budget)
     hosts.check_alike("settings", str(config))
     seen = photographs.digest()
     hosts.check_alike("photographs", seen)

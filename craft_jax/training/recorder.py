@@ -53,7 +53,7 @@ class Record:
                 f"{log} lacks the last step, which this checkpoint of an older version does not hold; remove "
                 f"{checkpoints.folder / str(step)}, and the same command makes its steps again"
             )
-        self._progress = Progress(run.config.steps, step, run.config.query_budget, stream)
+        self._progress = Progress(run.config.steps, step, run.config.budget, stream)
         self._saved = step
 
     def __enter__(self) -> "Record":

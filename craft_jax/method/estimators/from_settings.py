@@ -40,7 +40,9 @@ def build(settings: SearchConfig, key: Array, origin: Float[Array, "B dim"], ste
     if settings.estimator == "cma-es":
         population = settings.population_size
         return cma_es(key, population_size=population, sigma=settings.sigma, shape=origin.shape)
-    return exact(tx)
+    if settings.estimator == "white-box":
+        return exact(tx)
+    raise ValueError(f"search.estimator={settings.estimator} has no search here")
 
 
 def _sigma(settings: SearchConfig) -> optax.Schedule:

@@ -14,6 +14,14 @@ from craft_jax.errors import UserError
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def shown(path: Path | str) -> str:
+    """A path as text that any file or screen takes: bytes of its name that are not UTF-8 are escaped."""
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, as JSON may hold
+        return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file."""
     with replacing(path) as partial:

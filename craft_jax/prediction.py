@@ -5,6 +5,7 @@ labelled, and passes over those that cannot be read.
 """
 
 import functools
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from craft_jax import folders
 from craft_jax.cli import parse
 from craft_jax.data import Photograph, PhotographFile, folder, photographs
 from craft_jax.errors import UserError
+from craft_jax.files import shown
 from craft_jax.precision import in_32_bits
 
 if TYPE_CHECKING:
@@ -158,15 +160,23 @@ def _expand(images: list[str], stdin: TextIO) -> Iterator[Path]:
     for name in images:
         path = _path(name)
         if name == "-":
-            yield from (_path(line.strip()) for line in stdin if line.strip())
+            yield from (_path(line) for line in _listed(stdin))
         elif path.is_dir():
-            yield from (photograph.path for photograph in folder.images_below(path))
+            yield from (photograph.path for photograph in folder.images_below(path, unread=True))
         else:
             yield path
 
 
 def _path(name: str) -> Path:
     return Path(name).expanduser() if name.startswith("~/") else Path(name)
+
+
+def _listed(stdin: TextIO) -> Iterator[str]:
+    """The lines that say something, without a byte-order mark; a name need not be UTF-8."""
+    if isinstance(stdin, io.TextIOWrapper):
+        stdin.reconfigure(errors="surrogateescape")
+    lines = (line.removeprefix("\ufeff").strip() for line in stdin)
+    return (line for line in lines if line)
 
 
 def _best(row: np.ndarray, class_names: tuple[str, ...], top: int) -> list[tuple[str, float]]:
@@ -176,12 +186,12 @@ def _best(row: np.ndarray, class_names: tuple[str, ...], top: int) -> list[tuple
 def _show_json(answer: _Answer) -> None:
     best = [{"label": label, "probability": p} for label, p in answer.best]
     about = {"error": answer.error} if answer.error else {**best[0], **({"top": best} if len(best) > 1 else {})}
-    print(json.dumps({"image": str(answer.path), **about}), flush=True)
+    print(json.dumps({"image": shown(answer.path), **about}), flush=True)
 
 
 def _widths(paths: Sequence[Path], class_names: Sequence[str]) -> tuple[int, int]:
     """Of the table's columns: image and label."""
-    return max(len(str(path)) for path in paths), max(len(name) for name in class_names)
+    return max(len(shown(path)) for path in paths), max(len(name) for name in class_names)
 
 
 def _show_row(width: int, label_width: int, answer: _Answer) -> None:
@@ -189,4 +199,4 @@ def _show_row(width: int, label_width: int, answer: _Answer) -> None:
         print(answer.error, file=sys.stderr, flush=True)
         return
     cells = (f"{label:{label_width}} {100 * p:5.1f} %" for label, p in answer.best)
-    print(f"{str(answer.path):{width}}  " + "   ".join(cells), flush=True)
+    print(f"{shown(answer.path):{width}}  " + "   ".join(cells), flush=True)

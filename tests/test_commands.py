@@ -303,6 +303,32 @@ def test_predict_passes_over_hidden_files_and_folders_with_an_images_name(tuned,
     assert line.split()[0] == str(tmp_path / "folder.jpg" / "a.jpg")
 
 
+def test_predict_names_each_image_of_a_folder_that_gets_no_answer(tuned, capsys, tmp_path):
+    image = sorted(PIZZA.iterdir())[0]
+    for name in ("a.jpg", "b.jfif", "c", os.fsdecode(b"d\xe9.jpg")):
+        shutil.copy(image, tmp_path / name)
+    for name in ("one.heic", "two.svg"):
+        (tmp_path / name).write_bytes(b"no photograph")
+    (tmp_path / "list.txt").write_text("no image")
+    (tmp_path / "more.tar").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="^2 of 6 images could not be read$"):
+        prediction.main(["predict", f"--checkpoint={tuned}", str(tmp_path)])
+    shown = capsys.readouterr()
+
+    assert [line.split()[0] for line in shown.out.splitlines()] == [
+        str(tmp_path / name) for name in ("a.jpg", "b.jfif", "c", "d\\xe9.jpg")
+    ]
+    assert [line.split(":")[0] for line in shown.err.splitlines()] == [
+        str(tmp_path / name) for name in ("one.heic", "two.svg")
+    ]
+
+
+def test_predict_drops_the_byte_order_mark_of_a_list(tuned, capsys):
+    image = sorted(PIZZA.iterdir())[0]
+
+    assert len(_predict(capsys, f"--checkpoint={tuned}", "-", stdin=f"\ufeff{image}\n{image}\n")) == 2
+
+
 def test_predict_from_python_raises_where_an_image_cannot_be_read(small_black_box, mixed):
     tuned = TunedModel(small_black_box.initial_prompt, {}, small_black_box.identity, small_black_box.class_names)
 
@@ -320,7 +346,7 @@ def test_predict_says_where_the_newest_checkpoint_is_damaged(tuned, capsys, tmp_
             path.write_bytes(path.read_bytes()[:40])
     prediction.main(["predict", f"--checkpoint={tmp_path / 'run'}", str(PIZZA)])
 
-    assert f"checkpoint {newest.name} is damaged; using checkpoint 2" in capsys.readouterr().err
+    assert f"checkpoint {newest.name} is damaged; falling back to checkpoint 2" in capsys.readouterr().err
 
 
 def test_predict_refuses_a_black_box_that_the_checkpoint_was_not_made_for(tuned, capsys, tmp_path):

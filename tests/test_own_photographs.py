@@ -76,13 +76,11 @@ def test_folders_train_and_test_are_taken_as_they_are(photos, tmp_path):
 
 def test_images_in_formats_that_are_not_read_are_counted_in_a_note(photos):
     assert folder.load(photos, split_seed=0).notes == ()
-    for name in ("lion/one.HEIC", "lion/more/two.heic", "panda/three.avif", "panda/.four.avif"):
+    for name in ("lion/one.HEIC", "lion/more/two.heic", "panda/three.svg", "panda/.four.svg"):
         (photos / name).write_bytes(b"unread")
     (note,) = data.load(DataConfig(source="folder", root=str(photos), shots=1), seed=1).notes
 
-    assert note.endswith(
-        "photos, for these formats are not read: 3 files in .avif, .heic; convert them to .jpg or .png"
-    )
+    assert note.endswith("photos, for these formats are not read: 3 files in .heic, .svg; convert them to .jpg or .png")
 
 
 def test_a_split_without_validation_photographs_says_that_nothing_is_chosen_by_them(photos, tmp_path):
@@ -203,7 +201,7 @@ def test_a_list_may_say_its_split(tmp_path):
         ("", "no column 'path'; its first line must name path,label and names nothing"),
         ("path,label\n", "the list has no image; write path,label a line"),
         ("path,label\na.png,cat\nb.png,\n", "line 3: label is empty; fill it in"),
-        ("path,label\na.png,cat\nb.png\n", "line 3: label is empty; fill it in"),
+        ("path,label\na.png,cat\nb.png\n", "line 3: 1 cell, and the first line has 2; quote a cell that holds"),
         ("path,label\na.png,cat\nc.png,dog\n", "line 3: .*c.png does not exist; check the path or data.images"),
         ("path,label\na.png,cat\na.png,dog\n", "line 3: a.png stands in line 2 already; drop one"),
         ("path,label\na.png,cat\nb.png,cat\n", "one class only, 'cat'"),

@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from craft_jax.data.automatic import AUTOMATIC, automatic_split
-from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
+from craft_jax.data.checks import told
+from craft_jax.data.class_names import distinct_names
+from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import Photograph, PhotographArray, PhotographFile, upright
 from craft_jax.errors import UserError
 
@@ -46,9 +48,9 @@ def from_arrays(
     if (test_images is None) != (test_labels is None):
         raise UserError("test_images and test_labels belong together; give both or neither")
     if test_images is None or test_labels is None:
-        return automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, "arrays"))
+        return told(automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, "arrays")))
     tested = _labelled("test_images", test_images, test_labels, len(names))
-    return FewShotSet(names, tuple(items), (), tuple(tested), split="arrays")
+    return told(FewShotSet(names, tuple(items), (), tuple(tested), split="arrays"))
 
 
 def _labelled(what: str, images: Any, labels: Any, classes: int) -> list[Labelled]:

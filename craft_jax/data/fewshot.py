@@ -9,7 +9,6 @@ import hashlib
 import math
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from craft_jax.data.images import Photograph, PhotographArray
@@ -147,19 +146,3 @@ def group(items: Sequence[Labelled]) -> dict[int, list[Labelled]]:
     for item in items:
         groups.setdefault(item.label, []).append(item)
     return groups
-
-
-def readable(class_name: str) -> str:
-    """A class name as words: underscores are spaces."""
-    return " ".join(class_name.replace("_", " ").split())
-
-
-def distinct_names(names: Sequence[str], where: Path | str) -> tuple[str, ...]:
-    """Class names as words; raises UserError where two of them read the same."""
-    read = [readable(name) for name in names]
-    for label, name in enumerate(read):
-        if name in read[:label]:
-            raise UserError(
-                f"{where}: labels {read.index(name)} and {label} are both called {name!r}; rename one of them"
-            )
-    return tuple(read)

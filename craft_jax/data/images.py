@@ -13,15 +13,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from craft_jax.errors import UserError
+from craft_jax.files import shown
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
-UNREAD_SUFFIXES = {
-    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jxl", ".nef", ".orf", ".pgm",
-    ".psd", ".raf", ".rw2", ".svg", ".tga",
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
+    *((".avif",) if features.check("avif") else ()),
+    *((".jp2", ".j2k", ".jpf", ".jpx", ".j2c") if features.check("jpg_2000") else ()),
 }  # fmt: skip
+UNREAD_SUFFIXES = {
+    ".arw", ".avif", ".avifs", ".bpg", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heics", ".heif",
+    ".hif", ".j2c", ".j2k", ".jp2", ".jpf", ".jpx", ".jxl", ".jxr", ".nef", ".nrw", ".orf", ".pef", ".psd", ".raf",
+    ".raw", ".rw2", ".srw", ".svg", ".svgz", ".wdp",
+} - IMAGE_SUFFIXES  # fmt: skip
 """Of images too, in formats that folders of photographs are not searched for."""
 
 
@@ -47,8 +54,8 @@ class PhotographFile:
 
     @property
     def name(self) -> str:
-        """Its path."""
-        return str(self.path)
+        """Its path; what is not UTF-8 in it is escaped."""
+        return shown(self.path)
 
     def open(self) -> Image.Image:
         """The image in RGB. Raises UserError where the file is missing, truncated, or no image of 8 or 16 bits."""
@@ -62,10 +69,10 @@ class PhotographFile:
         except UserError:
             raise
         except FileNotFoundError as error:
-            raise UserError(f"{self.path}: no such image; check the path") from error
+            raise UserError(f"{self.name}: no such image; check the path") from error
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(
-                f"{self.path}: not a readable image ({error}); replace it or take it out of the set"
+                f"{self.name}: not a readable image ({error}); replace it or take it out of the set"
             ) from error
 
     def _from_16_bits(self, high: np.ndarray) -> Image.Image:
@@ -84,7 +91,7 @@ class PhotographFile:
         try:
             return hashlib.sha256(self.path.read_bytes()).hexdigest()
         except OSError as error:
-            raise UserError(f"{self.path}: no such image; check the path") from error
+            raise UserError(f"{self.name}: no such image; check the path") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from craft_jax import folders
 from craft_jax.config import BUNDLED, DataConfig
+from craft_jax.data.checks import told
 from craft_jax.data.fewshot import FewShotSet, draw_shots, half
 from craft_jax.data.readers import coop, csv_file, fgvc, folder, imagenet, tfds
 from craft_jax.errors import UserError
@@ -40,9 +41,9 @@ def read(config: DataConfig) -> FewShotSet:
       UserError: where the data cannot be read.
     """
     if config.source == "tfds":
-        return _read_prepared(config)
+        return told(_read_prepared(config))
     images, split = paths(config)
-    return _READERS[config.source](images, split, config.split_seed)
+    return told(_READERS[config.source](images, split, config.split_seed))
 
 
 def paths(config: DataConfig) -> tuple[Path, Path]:

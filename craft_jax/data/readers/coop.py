@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
+from craft_jax.data.class_names import distinct_names
+from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import PhotographFile
 from craft_jax.errors import UserError
 
@@ -55,23 +56,46 @@ def read_split(split_file: Path) -> tuple[Parts, tuple[str, ...]]:
 
 def _read(split_file: Path) -> Parts:
     try:
-        content: Any = json.loads(split_file.read_text(encoding="utf-8"))
+        content: Any = json.loads(split_file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once_each)
     except FileNotFoundError as error:
         raise UserError(f"{split_file}: no such split file; check data.root and data.split") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{split_file}: not a readable split file ({error})") from error
     try:
-        parts = {
-            part: [(str(path), int(label), str(name)) for path, label, name in content[part]]
-            for part in ("train", "val", "test")
-        }
+        parts = {part: [_row(*row) for row in content[part]] for part in ("train", "val", "test")}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{split_file}: not in CoOp's form; train, val and test must list [image path, label, class name]"
+            f"{split_file}: not in CoOp's form{_told_by(error)}; train, val and test must list [image path, "
+            "label, class name]"
         ) from error
     if not parts["train"] or not parts["test"]:
         raise UserError(f"{split_file}: train and test must each list at least one image")
     return parts
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+class _BadRow(ValueError):
+    """Says what is wrong with a row."""
+
+
+def _row(path: Any, label: Any, name: Any) -> tuple[str, int, str]:
+    if not isinstance(path, str) or not path:
+        raise _BadRow(f"image path {path!r} is no text")
+    if type(label) is not int:
+        raise _BadRow(f"label {label!r} of {path} is no whole number")
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        raise _BadRow(f"class name {name!r} of {path} is no text")
+    return path, label, str(name)
+
+
+def _told_by(error: Exception) -> str:
+    return f": {error}" if isinstance(error, _BadRow) else ""
 
 
 def _class_names(parts: Parts, split_file: Path) -> tuple[str, ...]:

@@ -1,20 +1,25 @@
 """A CSV file of path,label: one image a line, labels as the class names should be read.
 
-A third column, `split`, may say train, val or test; without it the split is automatic, by a seed.
+A third column, `split`, may say train, val or test, or another usual name of theirs; without it the split is automatic,
+by a seed. Semicolons or tabs may stand for the commas.
 """
 
 import csv
+import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from craft_jax.data.automatic import AUTOMATIC, automatic_split
-from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
+from craft_jax.data.checks import once
+from craft_jax.data.class_names import distinct_names
+from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import PhotographFile
+from craft_jax.data.parts import PARTS, part_of
 from craft_jax.data.readers import text_file
 from craft_jax.errors import UserError
 
-_PARTS = ("train", "val", "test")
+_COLUMNS = ("path", "label", "split")
 
 
 def load(images: Path, file: Path, split_seed: int) -> FewShotSet:
@@ -22,13 +27,14 @@ def load(images: Path, file: Path, split_seed: int) -> FewShotSet:
 
     Args:
       images: folder that its paths are relative to.
-      file: the CSV file, comma-separated, its first line naming the columns.
+      file: the CSV file, its first line naming the columns, in any case; those not used are named in a note.
       split_seed: of the automatic split, where the list has no column `split`.
 
     Raises:
-      UserError: where the file or an image is missing, a column is missing, or a line is not filled in.
+      UserError: where the file or an image is missing, a column is missing, a line has more or fewer cells than
+        the first, or is not filled in, or two lines are of one image.
     """
-    rows = _rows(file)
+    columns, rows = _rows(file)
     labels = sorted({row["label"] for _, row in rows})
     if len(labels) < 2:
         raise UserError(f"{file}: one class only, {labels[0]!r}; at least two are needed")
@@ -42,43 +48,94 @@ def load(images: Path, file: Path, split_seed: int) -> FewShotSet:
                 f"{file}, line {line}: {images / row['path']} does not exist; check the path or data.images"
             )
     items = [Labelled(PhotographFile(images / row["path"]), labels.index(row["label"])) for _, row in rows]
-    if "split" not in rows[0][1]:
+    once(items, file)
+    whole = _split(file, items, [row.get("split", "") for _, row in rows], names, split_seed)
+    return dataclasses.replace(whole, notes=(*whole.notes, *_unused(file, columns)))
+
+
+def _split(
+    file: Path, items: Sequence[Labelled], named: Sequence[str], names: tuple[str, ...], split_seed: int
+) -> FewShotSet:
+    if not any(named):
         return automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, file.name))
     train, val, test = (
-        tuple(item for item, (_, row) in zip(items, rows, strict=True) if row["split"] == part) for part in _PARTS
+        tuple(item for item, part in zip(items, named, strict=True) if part == wanted) for wanted in PARTS
     )
     if not train or not test:
         raise UserError(f"{file}: the column split must name train and test, each at least once")
     return FewShotSet(names, train, val, test, split=f"splits of {file.name}")
 
 
-def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line numbers and their cells, stripped."""
+def _unused(file: Path, columns: Sequence[str]) -> tuple[str, ...]:
+    unused = [column or "one without a name" for column in columns if column not in _COLUMNS]
+    return (f"columns of {file.name} that are not used: {', '.join(unused)}",) if unused else ()
+
+
+def _rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns; line numbers and their cells, stripped."""
     text = text_file.read(file, missing="no such list; check data.root and data.split")
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        _check_columns(file, reader.fieldnames or ())
-        rows = [(reader.line_num, _cells(file, reader.line_num, row)) for row in reader]
+        columns = _columns(file, next(lines, []))
+        rows = list(_filled(file, columns, lines))
     except csv.Error as error:
-        raise UserError(f"{file}: not a readable CSV file ({error})") from error
+        raise UserError(
+            f"{file}, line {lines.line_num}: not a readable CSV file ({error}); look for a quote that is not closed"
+        ) from error
     if not rows:
         raise UserError(f"{file}: the list has no image; write path,label a line")
-    return rows
+    return columns, rows
 
 
-def _check_columns(file: Path, columns: Sequence[str]) -> None:
+def _delimiter(text: str) -> str:
+    """The comma, unless the first line has none but the semicolons or tabs that spreadsheets write."""
+    first = text.partition("\n")[0]
+    return next((mark for mark in (",", ";", "\t") if mark in first), ",")
+
+
+def _columns(file: Path, cells: Sequence[str]) -> list[str]:
+    columns = [cell.strip().casefold() for cell in cells]
     for column in ("path", "label"):
         if column not in columns:
             found = ",".join(columns) or "nothing"
             raise UserError(f"{file}: no column {column!r}; its first line must name path,label and names {found}")
+    for column in _COLUMNS:
+        if columns.count(column) > 1:
+            raise UserError(f"{file}: {columns.count(column)} columns are called {column!r}; keep one of them")
+    return columns
 
 
-def _cells(file: Path, line: int, row: dict[str, str | None]) -> dict[str, str]:
-    wanted: list[str] = [column for column in ("path", "label", "split") if column in row]
-    cells: dict[str, str] = {column: (row[column] or "").strip() for column in wanted}
+def _filled(file: Path, columns: list[str], lines: Iterator[list[str]]) -> Iterator[tuple[int, dict[str, str]]]:
+    used = {column: columns.index(column) for column in _COLUMNS if column in columns}
+    for line, row in _numbered(lines):
+        cells = [cell.strip() for cell in row]
+        if not cells:
+            continue
+        if any("\n" in cell or "\r" in cell for cell in row):
+            raise UserError(f"{file}, line {line}: a cell goes over several lines; close its quote")
+        if any(cells[len(columns) :]) or len(cells) <= max(used.values()):
+            raise UserError(
+                f"{file}, line {line}: {len(cells)} cell{'s' * (len(cells) > 1)}, and the first line has "
+                f"{len(columns)}; quote a cell that holds the separator, or fill in what is missing"
+            )
+        yield line, _checked(file, line, {column: cells[place] for column, place in used.items()})
+
+
+def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    """Rows and the lines that they begin in."""
+    start = lines.line_num + 1  # type: ignore[attr-defined]
+    for row in lines:
+        yield start, row
+        start = lines.line_num + 1  # type: ignore[attr-defined]
+
+
+def _checked(file: Path, line: int, cells: dict[str, str]) -> dict[str, str]:
     for column, cell in cells.items():
         if not cell:
             raise UserError(f"{file}, line {line}: {column} is empty; fill it in")
-    if cells.get("split", "train") not in _PARTS:
+    if "split" not in cells:
+        return cells
+    part = part_of(cells["split"])
+    if part is None:
         raise UserError(f"{file}, line {line}: split is {cells['split']!r}; it must be train, val or test")
-    return cells
+    return {**cells, "split": part}

@@ -6,7 +6,8 @@ et al., 2013 (arXiv 1306.5151).
 
 from pathlib import Path
 
-from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
+from craft_jax.data.class_names import distinct_names
+from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import PhotographFile
 from craft_jax.data.readers import text_file
 from craft_jax.errors import UserError

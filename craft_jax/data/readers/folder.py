@@ -1,121 +1,166 @@
 """Any folder of images with a sub-folder for each class, whose name is the class's; split automatically by a seed.
 
-Sub-folders called train and test (and perhaps val, valid or validation), with the classes' folders in them, are a split
-of their own.
+Sub-folders called train and test (and perhaps val), in any case or by another usual name (`data/parts.py`), with the
+classes' folders in them, are a split of their own.
 """
 
 import dataclasses
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from craft_jax.data import tree
 from craft_jax.data.automatic import AUTOMATIC, automatic_split
-from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names
-from craft_jax.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, PhotographFile
+from craft_jax.data.checks import once
+from craft_jax.data.class_names import distinct_names, readable
+from craft_jax.data.fewshot import FewShotSet, Labelled
+from craft_jax.data.images import IMAGE_SUFFIXES, PhotographFile
+from craft_jax.data.parts import PARTS, part_of
 from craft_jax.errors import UserError
+from craft_jax.files import shown
 
-_VALIDATION = ("val", "valid", "validation")
-_PARTS = ("train", "test", *_VALIDATION)
+_ALWAYS_PARTS = ("train", "test", "val", "valid", "validation")
 
 
 def load(images: Path, split_seed: int) -> FewShotSet:
-    """Finds the images of each class, at any depth below its folder, without opening any.
+    """Finds the images of each class, at any depth below its folder, without decoding any.
 
-    What is no image by its suffix is passed over, as are hidden files and folders; images in formats that are not read
-    here are too, with a note.
+    What is no image by its suffix (by its content, where it has none) is passed over, as are hidden files and folders;
+    images that are passed over are counted in a note.
 
     Raises:
-      UserError: where there are fewer than two classes, a class has no image, or a split lacks a part.
+      UserError: where there are fewer than two classes, a class has no image, two classes read the same, one file is
+        there twice by a link, or a split lacks a part.
     """
     if not images.is_dir():
-        raise UserError(f"{images}: no such folder; check data.root and data.images")
+        raise UserError(f"{shown(images)}: no such folder; check data.root and data.images")
     folders = class_folders(images)
-    parts = [name for name in folders if name in _PARTS]
-    # Among vehicles, train is a class.
-    if parts and (parts != ["train"] or class_folders(images / "train")):
-        _check_parts(images, folders)
-        return _with_notes(_load_parts(images), images)
+    if _is_split(images, folders):
+        return _with_notes(_load_parts(images, _part_folders(images, folders)), images)
     if len(folders) < 2:
         found = "one sub-folder only" if folders else "no sub-folder"
-        raise UserError(f"{images}: {found}; put the images of each class into a sub-folder with the class's name")
-    names = distinct_names(folders, images)
+        raise UserError(
+            f"{shown(images)}: {found}; put the images of each class into a sub-folder with the class's name"
+        )
+    names = distinct_names(folders, shown(images))
     items = [Labelled(file, label) for label, name in enumerate(folders) for file in images_below(images / name)]
-    whole = automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, images.name))
+    once(items, images)
+    whole = automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, shown(images.name)))
+    inside = [name for name in folders if {"train", "test"} <= {part_of(n) for n in class_folders(images / name)}]
+    if inside:
+        note = (
+            f"{shown(images)}: folders train and test within a class, as in {inside[0]!r}, are not taken as the split; "
+            "put the classes into train and test"
+        )
+        whole = dataclasses.replace(whole, notes=(*whole.notes, note))
     return _with_notes(whole, images)
+
+
+def _is_split(images: Path, folders: list[str]) -> bool:
+    """Whether the folders are parts, not classes: among vehicles, train is a class."""
+    always = [name for name in folders if name in _ALWAYS_PARTS]
+    if always and (always != ["train"] or class_folders(images / "train")):
+        return True
+    named = [name for name in folders if part_of(name)]
+    nested = any(class_folders(images / name) for name in named)
+    if len(named) == len(folders):
+        return nested or len({part_of(name) for name in named}) > 1
+    return nested and len({part_of(name) for name in named}) > 1
+
+
+def _part_folders(images: Path, folders: list[str]) -> dict[str, str]:
+    """The folder of each part; raises UserError where they are no whole split."""
+    parts = {part: [name for name in folders if part_of(name) == part] for part in PARTS}
+    others = [name for name in folders if not part_of(name)]
+    if others or len(parts["train"]) != 1 or len(parts["test"]) != 1 or len(parts["val"]) > 1:
+        raise UserError(
+            f"{shown(images)}: sub-folders {', '.join(map(shown, folders))}; a split has train and test, perhaps one "
+            "of val, valid, validation, and no other; complete it, or give each class a sub-folder of another name"
+        )
+    return {part: names[0] for part, names in parts.items() if names}
+
+
+def _load_parts(images: Path, part_folders: dict[str, str]) -> FewShotSet:
+    train = images / part_folders["train"]
+    names = distinct_names(class_folders(train), shown(train))
+    labels = {name: label for label, name in enumerate(names)}
+    parts: dict[str, tuple[Labelled, ...]] = {"val": ()}
+    for part, folder in part_folders.items():
+        classes = class_folders(images / folder)
+        for name in classes:
+            if readable(name) not in labels:
+                raise UserError(
+                    f"{shown(images / folder / name)}: class {shown(name)!r} is not in {shown(train.name)}; add its "
+                    "images there"
+                )
+        parts[part] = tuple(
+            Labelled(file, labels[readable(name)]) for name in classes for file in images_below(images / folder / name)
+        )
+    if not parts["train"] or not parts["test"]:
+        raise UserError(f"{shown(images)}: train and test must each hold a sub-folder for each class")
+    return FewShotSet(
+        names, parts["train"], parts["val"], parts["test"], split=f"train and test of {shown(images.name)}"
+    )
 
 
 def _with_notes(whole: FewShotSet, images: Path) -> FewShotSet:
     notes = list(whole.notes)
     if not whole.val:
         notes.append(
-            f"{images} has no validation photographs, so held_out=validation has nothing to choose by and deploys the "
-            "tuned prompt with the head; add some, or set held_out=shots"
+            f"{shown(images)} has no validation photographs, so held_out=validation has nothing to choose by and "
+            "deploys the tuned prompt with the head; add some, or set held_out=shots"
         )
-    unread = [path.suffix.lower() for path in _shown_below(images) if path.suffix.lower() in UNREAD_SUFFIXES]
+    return dataclasses.replace(whole, notes=(*notes, *_passed_over(whole, images)))
+
+
+def _passed_over(whole: FewShotSet, images: Path) -> list[str]:
+    notes, where = [], f"passed over in {shown(images)}"
+    files = list(tree.shown_below(images))
+    unread = [path.suffix.lower() for path in files if tree.is_unread(path)]
     if unread:
         notes.append(
-            f"passed over in {images}, for these formats are not read: {len(unread)} files in "
-            f"{', '.join(sorted(set(unread)))}; convert them to .jpg or .png"
+            f"{where}, for these formats are not read: {_counted(len(unread), 'file')} in "
+            f"{', '.join(map(shown, sorted(set(unread))))}; convert them to .jpg or .png"
         )
-    return dataclasses.replace(whole, notes=tuple(notes))
-
-
-def _check_parts(images: Path, folders: list[str]) -> None:
-    validation = [name for name in folders if name in _VALIDATION]
-    if set(folders) - set(validation) != {"train", "test"} or len(validation) > 1:
-        raise UserError(
-            f"{images}: sub-folders {', '.join(folders)}; a split has train and test, perhaps one of "
-            f"{', '.join(_VALIDATION)}, and no other; complete it, or give each class a sub-folder of another name"
+    hidden = tree.hidden_folders(images)
+    if hidden:
+        notes.append(
+            f"{where}: {_counted(sum(hidden.values()), 'image')} in hidden folders "
+            f"({', '.join(map(shown, sorted(hidden)))})"
         )
+    used = {item.photograph.name for part in (whole.train, whole.val, whole.test) for item in part}
+    above = _above_classes(images)
+    beside = [path for path in files if path.parent in above and shown(path) not in used and tree.is_photograph(path)]
+    if beside:
+        notes.append(f"{where}: {_counted(len(beside), 'image')} beside the classes' folders, in none of them")
+    return notes
 
 
-def _load_parts(images: Path) -> FewShotSet:
-    folders = class_folders(images / "train")
-    names = distinct_names(folders, images / "train")
-    labels = {name: label for label, name in enumerate(folders)}
-    parts: dict[str, tuple[Labelled, ...]] = {}
-    for part in class_folders(images):
-        for name in class_folders(images / part):
-            if name not in labels:
-                raise UserError(f"{images / part / name}: class {name!r} is not in train; add its images there")
-        parts["val" if part in _VALIDATION else part] = tuple(
-            Labelled(file, labels[name])
-            for name in class_folders(images / part)
-            for file in images_below(images / part / name)
-        )
-    if not parts["train"] or not parts["test"]:
-        raise UserError(f"{images}: train and test must each hold a sub-folder for each class")
-    return FewShotSet(
-        names, parts["train"], parts.get("val", ()), parts["test"], split=f"train and test of {images.name}"
-    )
+def _above_classes(images: Path) -> set[Path]:
+    folders = class_folders(images)
+    return {images, *(images / name for name in folders if _is_split(images, folders))}
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def class_folders(folder: Path) -> list[str]:
     """Names of the sub-folders that are not hidden, in order."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not tree.is_hidden(entry.name))
 
 
-def images_below(folder: Path) -> list[PhotographFile]:
+def images_below(folder: Path, *, unread: bool = False) -> list[PhotographFile]:
     """The images of one class, in order of their paths.
+
+    Args:
+      folder: of the class; folders that are linked there are followed.
+      unread: lists images of formats that are not read, too.
 
     Raises:
       UserError: where there is none.
     """
-    found = [path for path in _shown_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [path for path in tree.shown_below(folder) if tree.is_photograph(path) or (unread and tree.is_unread(path))]
     if not found:
         raise UserError(
-            f"{folder}: no image in this folder; add some ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
+            f"{shown(folder)}: no image in this folder; add some ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
         )
     return [PhotographFile(path) for path in sorted(found)]
-
-
-def _shown_below(folder: Path) -> Iterator[Path]:
-    """The files at any depth below a folder that are not hidden, nor in a hidden folder."""
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_hidden(name)]  # os.walk goes down into what is left
-        yield from (Path(where) / name for name in names if not _is_hidden(name))
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether a file or folder is an operating system's own, such as .thumbnails."""
-    return name.startswith(".") or name == "__MACOSX"

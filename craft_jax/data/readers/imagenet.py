@@ -7,7 +7,8 @@ The validation images are the test set, as the field has it. Two pairs of the fi
 from collections.abc import Sequence
 from pathlib import Path
 
-from craft_jax.data.fewshot import FewShotSet, Labelled, readable
+from craft_jax.data.class_names import readable
+from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.readers import text_file
 from craft_jax.data.readers.folder import class_folders, images_below
 from craft_jax.errors import UserError
@@ -91,11 +92,16 @@ def read_class_names(names_file: Path) -> dict[str, str]:
     """
     missing = "no such file of class names; put CoOp's classnames.txt there, or set data.split"
     lines = text_file.read(names_file, missing=missing).splitlines()
-    pairs = [line.strip().partition(" ") for line in lines if line.strip()]
-    for folder, _, name in pairs:
+    pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
+    names: dict[str, str] = {}
+    for folder, *name in pairs:
         if not name:
             raise UserError(f"{names_file}: no class name for {folder}; write <folder> <class name> a line")
-    return {folder: readable(name) for folder, _, name in pairs}
+        if names.setdefault(folder, readable(name[0])) != readable(name[0]):
+            raise UserError(
+                f"{names_file}: {folder} is called {names[folder]!r} and {readable(name[0])!r}; give it one name"
+            )
+    return names
 
 
 def _folders(folder: Path) -> list[str]:

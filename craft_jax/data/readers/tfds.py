@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from craft_jax.data.fewshot import FewShotSet, Labelled, distinct_names, readable
+from craft_jax.data.class_names import distinct_names, readable
+from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import PhotographRecord
 from craft_jax.data.readers import coop
 from craft_jax.errors import UserError

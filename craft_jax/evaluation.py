@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from craft_jax import tuned_model
-from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter
+from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, check_finite
 from craft_jax.data import Labelled
 from craft_jax.encoding import Encoder
 from craft_jax.method import objectives, refinement
@@ -28,9 +28,15 @@ class Accuracy(NamedTuple):
 
 
 def ask(black_box: BlackBox, soft_prompt: Array, handle: Handle, images: int, meter: Meter) -> Float[Array, "N C"]:
-    """One prompt's logits of N images, to measure by; booked before they are asked for."""
+    """One prompt's logits of N images, to measure by; booked before they are asked for.
+
+    Raises:
+      UserError: where they are not finite.
+    """
     meter.admit(Ledger(evaluation_predictions=images))
-    return black_box.predict(jnp.asarray(soft_prompt)[None], handle)[0]
+    answer = black_box.predict(jnp.asarray(soft_prompt)[None], handle)[0]
+    check_finite(answer, black_box)
+    return answer
 
 
 def logits(

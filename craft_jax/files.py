@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from craft_jax.errors import UserError
 
@@ -20,6 +21,11 @@ def shown(path: Path | str) -> str:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a character, as JSON may hold
         return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, which knows neither NaN nor infinity; raises ValueError where there is one."""
+    return json.dumps(value, indent=indent, allow_nan=False)
 
 
 def write_atomically(path: Path, text: str) -> None:

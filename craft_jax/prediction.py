@@ -6,7 +6,6 @@ labelled, and passes over those that cannot be read.
 
 import functools
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from craft_jax import folders
 from craft_jax.cli import parse
 from craft_jax.data import Photograph, PhotographFile, folder, photographs
 from craft_jax.errors import UserError
-from craft_jax.files import shown
+from craft_jax.files import json_text, shown
 from craft_jax.precision import in_32_bits
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ def _best(row: np.ndarray, class_names: tuple[str, ...], top: int) -> list[tuple
 def _show_json(answer: _Answer) -> None:
     best = [{"label": label, "probability": p} for label, p in answer.best]
     about = {"error": answer.error} if answer.error else {**best[0], **({"top": best} if len(best) > 1 else {})}
-    print(json.dumps({"image": shown(answer.path), **about}), flush=True)
+    print(json_text({"image": shown(answer.path), **about}), flush=True)
 
 
 def _widths(paths: Sequence[Path], class_names: Sequence[str]) -> tuple[int, int]:

@@ -4,7 +4,7 @@
 """
 
 from craft_jax.blackbox import interface
-from craft_jax.blackbox.interface import BlackBox, GradientRefused, Handle, draw_views, join_handles
+from craft_jax.blackbox.interface import BlackBox, GradientRefused, Handle, check_finite, draw_views, join_handles
 from craft_jax.blackbox.loading import load
 from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter
 from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors
@@ -17,6 +17,7 @@ __all__ = [
     "Ledger",
     "Meter",
     "Owner",
+    "check_finite",
     "connect",
     "draw_views",
     "interface",

@@ -165,6 +165,11 @@ def _tokenize(parts: ClipParts, caption: str) -> list[int]:
             f"the caption {caption!r} has {len(ids)} tokens and the model takes {parts.text.context_length}; "
             "shorten the class name or black_box.template"
         )
+    if parts.text.eos_token is not None and parts.text.eos_token not in ids:
+        raise UserError(
+            f"config.json pools texts at eos_token_id={parts.text.eos_token}, which the model's tokenizer never "
+            f"gives (it ends with {ids[-1]}); correct eos_token_id, or bring the tokenizer that belongs to the model"
+        )
     pooled = np.argmax(ids) if parts.text.eos_token is None else np.argmax(np.array(ids) == parts.text.eos_token)
     return ids[: int(pooled) + 1]
 

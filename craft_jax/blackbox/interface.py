@@ -11,6 +11,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, UInt8
 
+from craft_jax.errors import UserError
+
 Handle = Any
 """Encoded images. Opaque but for one thing: it is a pytree whose leaves lead with the image axis N."""
 
@@ -94,6 +96,15 @@ def opaque(query: F) -> F:
         )
 
     return walled  # type: ignore[return-value]
+
+
+def check_finite(numbers: Any, black_box: BlackBox) -> None:
+    """Raises UserError where a black box has answered, or brought about, NaN or infinity."""
+    if not np.isfinite(np.asarray(numbers)).all():
+        raise UserError(
+            f"{black_box.identity['model']} answers numbers that are not finite; look at its weights, or compute in "
+            "float32 (black_box.dtype)"
+        )
 
 
 def join_handles(handles: list[Handle]) -> Handle:

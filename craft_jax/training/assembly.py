@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array
 
 from craft_jax import evaluation
-from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, interface, is_remote
+from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, check_finite, interface, is_remote
 from craft_jax.config import Config
 from craft_jax.data import FewShotSet, Labelled, hold_out
 from craft_jax.distributed import devices, hosts
@@ -171,6 +171,7 @@ def _std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> fl
     key, classes = stream_key(config.seed, Stream.CALIBRATION), _classes_apart(black_box, config)
     prompts = calibration.perturbed(key, black_box.initial_prompt, classes)
     answers = jnp.concatenate([black_box.predict(one[None], handle) for one in prompts])
+    check_finite(answers, black_box)
     settings = config.prompt
     moved = prompt.movement(settings.context, intrinsic_dim=settings.intrinsic_dim, rank=settings.rank)
     return calibration.scale(black_box.initial_prompt, answers) / moved

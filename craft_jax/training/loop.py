@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from craft_jax import evaluation, folders, tuned_model
-from craft_jax.blackbox import BlackBox, Ledger, owners_errors
+from craft_jax.blackbox import BlackBox, Ledger, check_finite, owners_errors
 from craft_jax.config import Config, flat_settings, identity
 from craft_jax.data import FewShotSet
 from craft_jax.distributed import hosts
 from craft_jax.errors import Interrupted, UserError
-from craft_jax.files import sole_writer, write_atomically
+from craft_jax.files import json_text, sole_writer, write_atomically
 from craft_jax.method import TuningState, collaborative
 from craft_jax.precision import in_32_bits
 from craft_jax.training import assembly, report, selection
@@ -197,6 +197,7 @@ def _loop(run: Run, start: _Start, record: Record | None, stop: Callable[[], boo
         before = run.meter.ledger
         run.meter.admit(run.cost_of_step * steps)
         state, metrics = steps_in_one_call(steps)(placed, state)
+        check_finite(run.spread.fetch(metrics.loss), run.problem.black_box)
         rows = rows_of(run.spread.fetch(metrics), done, before, run.cost_of_step)
         done += steps
 
@@ -288,5 +289,5 @@ def _leave(
     report.draw_curve(workdir / CURVE, record.rows, start.zero_shot)
     page = report.markdown(result, flat_settings(dataclasses.asdict(run.config)), curve=CURVE)
     write_atomically(workdir / REPORT, page)
-    write_atomically(workdir / RESULT, json.dumps(result, indent=2) + "\n")
+    write_atomically(workdir / RESULT, json_text(result, indent=2) + "\n")
     return result

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from craft_jax.files import naming_full_disk, write_atomically
+from craft_jax.files import json_text, naming_full_disk, write_atomically
 
 Row = dict[str, Any]
 
@@ -42,7 +42,7 @@ class MetricsLog:
 
 
 def _line(row: Row) -> str:
-    return json.dumps(row) + "\n"
+    return json_text(row) + "\n"
 
 
 def _steps_alike(found: list[Row], rows: list[Row]) -> set[int]:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from craft_jax.blackbox.clip import ClipParts, TextSettings
+from craft_jax.blackbox.loaders import hub_files, preprocessing
 from craft_jax.config import BUNDLED
 from craft_jax.errors import UserError
 
@@ -39,8 +40,8 @@ def read(model: str, dtype: str) -> ClipParts:
         image_params={name: params[name] for name in ("vision_model", "visual_projection", "logit_scale")},
         text_params={name: params[name] for name in ("text_model", "text_projection", "logit_scale")},
         text=text_settings(clip.config.text_config),
-        pixel_mean=pixels.image_mean,
-        pixel_std=pixels.image_std,
+        pixel_mean=pixels.mean,
+        pixel_std=pixels.std,
         image_size=clip.config.vision_config.image_size,
         tokenizer=tokenizer,
         weights=clip.params,
@@ -66,6 +67,7 @@ def _load_pretrained(model: str, dtype: str) -> tuple[Any, Any, Any]:
 
     folder = str(BUNDLED_MODEL) if model == BUNDLED else os.path.expanduser(model)
     transformers.logging.set_verbosity_error()
+    hub_files.check(folder)
     try:
         clip = _without_random_weights(transformers.FlaxCLIPModel).from_pretrained(folder, dtype=jnp.dtype(dtype))
         tokenizer = transformers.CLIPTokenizerFast.from_pretrained(folder)
@@ -84,7 +86,7 @@ def _load_pretrained(model: str, dtype: str) -> tuple[Any, Any, Any]:
     ]
     if absent:
         raise UserError(f"black_box.model={model!r} lacks {len(absent)} weights, among them {absent[0]}; complete it")
-    return clip, tokenizer, pixels
+    return clip, tokenizer, preprocessing.check(pixels, clip.config.vision_config.image_size, model)
 
 
 def _without_random_weights(model_class: Any) -> Any:

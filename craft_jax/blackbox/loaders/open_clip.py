@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from craft_jax.blackbox.clip import ClipParts, TextSettings
-from craft_jax.blackbox.loaders import openai_weights
+from craft_jax.blackbox.loaders import hub_files, openai_weights
 from craft_jax.blackbox.towers import resnet_architecture
 from craft_jax.blackbox.towers.resnet import ModifiedResNet
 from craft_jax.blackbox.towers.resnet_architecture import Architecture
@@ -62,6 +62,7 @@ def find(model: str) -> Files | None:
     if path.is_dir():
         complete = Files(path / CONFIG, path / WEIGHTS, path)
         return _present(complete) if _names_resnet(complete.config, or_has=complete.weights) else None
+    hub_files.go_offline_without_a_hub()
     hub_name = HUB_NAMES.get(model, model)
     if model in HUB_NAMES or model in HUB_NAMES.values() or _hub_says_resnet(hub_name):
         folder = _download(model, hub_name)

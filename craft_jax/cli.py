@@ -12,7 +12,7 @@ from absl import flags
 from craft_jax import folders
 from craft_jax.errors import RESUMABLE, Interrupted, UserError
 
-RESUMES = "interrupted; the same command resumes from the last checkpoint"
+RESUMES = "interrupted; the same command goes on from what was saved"
 _SETTINGS_MODULE = "config_config"  # what ml_collections calls the file of the flag --config
 
 

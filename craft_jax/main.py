@@ -17,7 +17,7 @@ from craft_jax import config as settings
 from craft_jax import folders
 from craft_jax.cli import RESUMES, exit_on_user_error, inside_settings_file, last_line, parse
 from craft_jax.distributed import preemption
-from craft_jax.errors import UserError
+from craft_jax.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
@@ -75,7 +75,12 @@ def main(argv: list[str]) -> None:
     if hosts.is_first():
         for note in photographs.notes:
             print(f"note: {note}", flush=True)
-    result = training.train(black_box, photographs, config, workdir, stop=stop).result
+    try:
+        result = training.train(black_box, photographs, config, workdir, stop=stop).result
+    except Interrupted:
+        if stop.by_hand:
+            raise KeyboardInterrupt from None
+        raise
     if hosts.is_first():
         print(f"\n{report.table(result)}\n\nreport: {workdir / training.REPORT}\ncheckpoint: {workdir / 'checkpoints'}")
 

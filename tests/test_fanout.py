@@ -65,9 +65,9 @@ def test_a_tpu_host_runs_one_process_alone(monkeypatch):
 def test_a_sweep_that_is_asked_to_stop_leaves_no_process_behind(tmp_path):
     child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     parent = (
-        "import pathlib, sys\nfrom craft_jax import entry, fanout\n"
+        "import pathlib, sys\nfrom craft_jax import cli\nfrom craft_jax.sweep import processes\n"
         f"share = processes.Share('one', [sys.executable, '-c', {child!r}], pathlib.Path(r'{tmp_path}/one.txt'))\n"
-        "entry.exit_on_user_error(lambda argv: processes.run_all([share], [{}], print), [])\n"
+        "cli.exit_on_user_error(lambda argv: processes.run_all([share], [{}], print), [])\n"
     )
     log = tmp_path / "one.txt"
     with subprocess.Popen([sys.executable, "-c", parent], cwd=REPOSITORY) as sweep:

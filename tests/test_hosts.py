@@ -334,7 +334,7 @@ def test_sigterm_on_one_host_saves_and_stops_all_and_a_run_on_four_devices_predi
 
 
 def test_sigterm_before_the_first_step_ends_the_process_with_the_same_status(tmp_path):
-    program = "import os, signal; from craft_jax.preemption import Notice; Notice().listen(); os.kill(os.getpid(), 15)"
+    program = "import os, signal; from craft_jax.distributed.preemption import Notice; Notice().listen(); os.kill(os.getpid(), 15)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
 
     assert run.returncode == RESUMABLE
@@ -351,6 +351,25 @@ def test_sigterm_is_told_to_whoever_asks():
         assert notice()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_ctrl_c_is_told_to_whoever_asks_and_a_second_one_stops_at_once():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    notice = preemption.Notice()
+    notice.listen()
+    try:
+        with pytest.raises(KeyboardInterrupt):  # nothing to save yet
+            os.kill(os.getpid(), signal.SIGINT)
+        assert not notice()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert notice()
+        assert notice.by_hand
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
 
 
 def test_host_timeout_must_be_positive():

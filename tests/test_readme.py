@@ -12,7 +12,9 @@ import pytest
 
 from craft_jax.sweep import plan
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = README + "".join(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))
 
 
 def test_the_python_snippet_tunes_evaluates_and_predicts(tmp_path):
@@ -29,7 +31,11 @@ def test_the_python_snippet_tunes_evaluates_and_predicts(tmp_path):
     assert sums == pytest.approx([1.0] * 3, abs=1e-5)
 
 
-_BLOCKS = "".join(re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)).replace("\\\n", "")
+_BLOCKS = "".join(re.findall(r"```sh\n(.*?)```", PAGES, flags=re.DOTALL)).replace("\\\n", "")
+
+
+def test_a_newcomer_reads_the_readme_in_two_minutes():
+    assert len(README.split()) < 900
 
 
 def test_commands_need_the_environment_to_be_entered_once():
@@ -47,6 +53,6 @@ def test_every_command_has_settings_that_there_are(command, monkeypatch):
     assert plan.read_settings(files, [argument for argument in arguments if argument.startswith("--config.")])
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:configs|benchmarks|docs|craft_jax)/[\w./]+\w", README))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:configs|benchmarks|docs|craft_jax)/[\w./]+\w", PAGES))))
 def test_every_file_that_the_readme_names_is_there(path):
     assert (Path(__file__).parent.parent / path).exists()

@@ -1,4 +1,4 @@
-"""SIGTERM, by which clouds and schedulers say that a machine is about to go: a run saves a checkpoint and stops."""
+"""SIGTERM, by which clouds and schedulers say that a machine is about to go, and Ctrl-C: a run saves and stops."""
 
 import os
 import signal
@@ -17,15 +17,24 @@ class Notice:
     def __init__(self) -> None:
         self._asked = False
         self._heeded = False
+        self.by_hand = False
 
     def listen(self) -> None:
-        """Takes SIGTERM over from whatever handled it."""
+        """Takes SIGTERM and Ctrl-C over from whatever handled them, but for a Ctrl-C that is ignored."""
         signal.signal(signal.SIGTERM, self._on_signal)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._on_interrupt)
 
     def __call__(self) -> bool:
         """True once the signal has come."""
         self._heeded = True
         return self._asked
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._asked or not self._heeded:
+            raise KeyboardInterrupt
+        self._asked = self.by_hand = True
+        print("\nsaving after the steps under way; Ctrl-C again stops at once", file=sys.stderr, flush=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

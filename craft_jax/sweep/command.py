@@ -142,12 +142,18 @@ def _one_by_one(missing: Sequence[PlannedRun]) -> list[str]:
         (run.workdir / plan.FAILED).unlink(missing_ok=True)
         try:
             runner.carry_out(run, stop)
+        except Interrupted:
+            if stop.by_hand:
+                raise KeyboardInterrupt from None
+            raise
         except (UserError, JaxRuntimeError) as error:  # the latter when memory is out
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             print(f"failed: {reason}", flush=True)
             failures.append(f"{_title(run)}: {reason}")
             if run.workdir.is_dir():
                 write_atomically(run.workdir / plan.FAILED, reason + "\n")
+        if stop.by_hand:
+            raise KeyboardInterrupt
         if stop():
             raise Interrupted(f"stopped after {_title(run)}")
     return failures

@@ -334,7 +334,9 @@ def test_sigterm_on_one_host_saves_and_stops_all_and_a_run_on_four_devices_predi
 
 
 def test_sigterm_before_the_first_step_ends_the_process_with_the_same_status(tmp_path):
-    program = "import os, signal; from craft_jax.distributed.preemption import Notice; Notice().listen(); os.kill(os.getpid(), 15)"
+    program = (
+        "import os; from craft_jax.distributed.preemption import Notice; Notice().listen(); os.kill(os.getpid(), 15)"
+    )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
 
     assert run.returncode == RESUMABLE

@@ -191,6 +191,31 @@ def test_answers_that_are_no_probabilities_are_one_clear_error(
         training.train(_connect(Wrong(), small_black_box), small_set, small_config, tmp_path / "x")
 
 
+def test_percentages_are_refused_with_the_remedy(small_black_box, small_set, small_config, tmp_path):
+    class Percent(Recorded):
+        def predict(self, prompts, images):
+            return np.full((len(prompts), len(images), 3), 100 / 3)
+
+    with pytest.raises(UserError, match="predict answered percentages, which sum to 100; divide them by 100"):
+        training.train(_connect(Percent(), small_black_box), small_set, small_config, tmp_path / "x")
+
+
+def test_answers_for_the_likeliest_classes_alone_are_told_once(small_black_box, capfd):
+    class Top(Recorded):
+        def predict(self, prompts, images):
+            return np.broadcast_to(np.float32([1, 0, 0]), (len(prompts), len(images), 3))
+
+    remote = _connect(Top(), small_black_box)
+    for _ in range(2):
+        remote.predict(
+            np.zeros((1, *remote.initial_prompt.shape), np.float32),
+            remote.encode_images(np.zeros((1, 32, 32, 3), np.uint8)),
+        )
+    said = capfd.readouterr().err
+
+    assert said.count("note: predict answers probabilities of which 67% of them are exactly 0") == 1
+
+
 def test_a_checkpoint_is_for_one_kind_of_answers_and_size_of_images(small_black_box):
     made = [
         _connect(Recorded(), small_black_box, **changes).identity["fingerprint"]

@@ -5,7 +5,9 @@ The rest of the package sees the same wall as of a local one. It is asked from o
 
 import contextlib
 import hashlib
+import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -49,6 +51,7 @@ class _Desk:
         self._owner, self._probabilities, self._classes = owner, probabilities, classes
         self._taken: list[Any] = []
         self._one_at_a_time = threading.Lock()
+        self._told = False
         self.failure: Exception | None = None
 
     def take(self, images: UInt8[np.ndarray, "N size size 3"]) -> Int[np.ndarray, " N"]:
@@ -76,13 +79,29 @@ class _Desk:
                 raise UserError(
                     "predict answered numbers that are not finite; raise an error in the place of such an answer"
                 )
-            if self._probabilities and answers.min() < 0:
-                raise UserError(
-                    "predict answered negative probabilities; for logits connect without probabilities=True"
-                )
-        if self._probabilities:
-            answers = logits_of(answers)
+            if self._probabilities:
+                self._check_probabilities(answers)
+                answers = logits_of(answers)
         return answers[np.minimum(np.arange(len(prompts)), count - 1)]
+
+    def _check_probabilities(self, answers: Float[np.ndarray, "K N C"]) -> None:
+        """Raises UserError where they are none; says once where they lack most of what probabilities tell."""
+        sums = answers.sum(axis=-1)
+        if answers.min() < 0:
+            raise UserError("predict answered negative probabilities; for logits connect without probabilities=True")
+        if (abs(sums - 100) < 10).all():
+            raise UserError("predict answered percentages, which sum to 100; divide them by 100")
+        zeros = float((answers == 0).mean())
+        if self._told or (zeros < 0.5 and (abs(sums - 1) < 0.5).all()):
+            return
+        self._told = True
+        found = f"{zeros:.0%} of them are exactly 0" if zeros >= 0.5 else f"they sum to {sums.mean():.3g}"
+        print(
+            f"note: predict answers probabilities of which {found}; answers for the likeliest classes alone, or of "
+            "another kind, tell little of the rest, and tuning may end below zero-shot",
+            file=sys.stderr,
+            flush=True,
+        )
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -181,14 +200,21 @@ def is_remote(identity: dict[str, Any]) -> bool:
 def owners_errors(black_box: Any) -> Iterator[None]:
     """Raises what an owner has raised inside a compiled program in the place of XLA's report of it."""
     desk = black_box._desk if isinstance(black_box, RemoteBlackBox) else None
-    if desk:
-        desk.failure = None
+    if desk is None:
+        yield
+        return
+    desk.failure = None
+    log = logging.getLogger("jax._src.callback")  # it would show the owner's error, traceback and all, before we do
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     except jax.errors.JaxRuntimeError:
-        if desk is None or desk.failure is None:
+        if desk.failure is None:
             raise
         raise desk.failure from None
+    finally:
+        log.setLevel(level)
 
 
 @opaque

@@ -84,10 +84,6 @@ class PhotographFile:
 
     def fingerprint(self) -> str:
         """Of the file's bytes."""
-        return self._digest
-
-    @functools.cached_property
-    def _digest(self) -> str:  # a run asks for it more than once
         try:
             return hashlib.sha256(self.path.read_bytes()).hexdigest()
         except OSError as error:

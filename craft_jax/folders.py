@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from craft_jax.errors import UserError
+from craft_jax.files import shown
 
 
 def named(folder: str | Path, setting: str) -> Path:
@@ -16,7 +17,8 @@ def named(folder: str | Path, setting: str) -> Path:
       setting: what messages call it, such as `--workdir`.
 
     Raises:
-      UserError: where it is a URL, such as a bucket's, or a home folder that is not there.
+      UserError: where it is a URL, such as a bucket's, or a home folder that is not there, or where its path is not
+        UTF-8, in which checkpoints cannot be written.
     """
     text = os.fspath(folder)
     # A Path of a URL has lost one of its slashes.
@@ -25,7 +27,11 @@ def named(folder: str | Path, setting: str) -> Path:
             f"{setting}={text}: a URL, and runs are written to and read from folders; name one of this machine, such "
             "as where the bucket is mounted (gcsfuse, mountpoint-s3), or copy the run from or to the bucket"
         )
-    return expanded(text, setting)
+    path = expanded(text, setting)
+    whole = shown(path.absolute())
+    if whole != str(path.absolute()):
+        raise UserError(f"{setting}={shown(text)}: the path {whole} is not UTF-8 text; choose or rename a folder")
+    return path
 
 
 def expanded(path: str | Path, setting: str) -> Path:

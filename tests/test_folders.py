@@ -1,5 +1,6 @@
 """Folders that a user names, and the locks that keep two processes out of one."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -43,6 +44,19 @@ def test_training_from_python_refuses_a_url_too(workdir, small_black_box, small_
 @pytest.mark.parametrize("folder", ["runs/demo", "c:/runs", "a:b/c", "/data/x=1/y", "run:1/seed:2"])
 def test_folders_with_unusual_names_are_none_the_less_folders(folder):
     assert folders.named(folder, "--workdir") == Path(folder)
+
+
+def test_a_folder_whose_path_is_not_utf_8_is_refused_before_anything_is_asked(tmp_path, monkeypatch):
+    inside = tmp_path / os.fsdecode(b"w\xe9")
+    inside.mkdir()
+    with pytest.raises(
+        UserError, match=r"--workdir=.*w\\xe9: the path .* is not UTF-8 text; choose or rename a folder"
+    ):
+        main(["main", CONFIG, f"--workdir={inside}"])
+    monkeypatch.chdir(inside)
+    with pytest.raises(UserError, match=r"--workdir=run: the path .*w\\xe9/run is not UTF-8 text"):
+        folders.named("run", "--workdir")
+    assert not list(inside.iterdir())
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Photographs as people keep them: what a set's reader takes, refuses, or passes over with a word."""
 
+import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -8,11 +10,13 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer
 
 from craft_jax import data
 from craft_jax.config import DataConfig
 from craft_jax.data.readers import imagenet
 from craft_jax.errors import UserError
+from tests import miniatures
 
 
 def _image(path, seed):
@@ -84,6 +88,43 @@ def test_train_and_test_without_classes_in_them_are_one_line(tmp_path):
         _read(_tree(tmp_path, classes=("Train", "Test")))
 
 
+@pytest.mark.parametrize(
+    "parts", [("seg_train", "seg_test"), ("train2017", "test2017"), ("Train", "Test 1"), ("photos-trn", "photos-tst")]
+)
+def test_a_part_may_be_one_word_of_its_folders_name_where_the_classes_are_the_same(tmp_path, parts):
+    read = _read(_tree(tmp_path, parts))
+
+    assert read.class_names == ("cat", "dog")
+    assert [
+        {path.parts[-3] for path in _used(dataclasses.replace(read, **{other: ()}))} for other in ("test", "train")
+    ] == [
+        {parts[0]},
+        {parts[1]},
+    ]
+
+
+def test_a_train_station_and_a_test_tube_are_classes(tmp_path):
+    _tree(tmp_path, ("train_station",), ("east", "west"))
+    _tree(tmp_path, ("test_tube",), ("full",))
+
+    assert _read(tmp_path).class_names == ("test tube", "train station")
+
+
+def test_classes_one_folder_further_down_are_one_line_that_says_where(tmp_path):
+    with pytest.raises(
+        UserError, match=r"one sub-folder only, data, with Test, Train in it; set data\.root to .*/data$"
+    ):
+        _read(_tree(tmp_path, ("data/Train", "data/Test")))
+
+
+def test_classes_within_classes_are_told_to_be_none(tmp_path):
+    (note,) = _read(_tree(tmp_path, ("animals", "cars"))).notes
+
+    assert note.endswith(
+        "folders within a class are not taken as classes, as in 'animals' (cat, dog); where they are, move them up"
+    )
+
+
 @pytest.mark.parametrize("name", ["train", "Training", "Train", "Dev"])
 def test_a_class_may_be_called_as_a_part_is(tmp_path, name):
     assert set(_read(_tree(tmp_path, classes=("car", "plane", name))).class_names) == {"car", "plane", name}
@@ -125,6 +166,36 @@ def test_semicolons_and_tabs_part_cells_too(listed, mark):
     assert _list(listed, text).class_names == ("cat", "dog")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\npath,label,split\n{}",
+        "sep=,\npath,label,split\n{}",
+        "path,label,split\n{}\n,,\n   \n",
+        "path,label,split\r{}",
+    ],
+)
+def test_lines_that_say_nothing_are_passed_over(listed, text):
+    read = _list(listed, text.format(_SPLIT.format("train", "test")))
+
+    assert (read.class_names, len(read.train), len(read.test)) == (("cat", "dog"), 2, 2)
+
+
+def test_a_column_that_is_not_used_may_have_cells_of_several_lines(listed):
+    rows = 'a.png,cat,"one,\ntwo"\nb.png,cat,x\nc.png,dog,y\nd.png,dog,z\n'
+
+    assert len(_used(_list(listed, f"path,label,caption\n{rows}"))) == 4
+
+
+def test_a_list_whose_name_is_not_utf_8_gives_a_label_that_is(listed):
+    name = os.fsdecode(b"l\xe9.csv")
+    read = _list(listed, f"path,label,split,by\n{_SPLIT.format('train,', 'test,')}", name)
+    automatic = _list(listed, "path,label\na.png,cat\nb.png,cat\nc.png,dog\nd.png,dog\n", name)
+
+    assert read.split == r"splits of l\xe9.csv"
+    assert "\n".join([*read.notes, automatic.split]).encode()
+
+
 def test_columns_that_are_not_used_are_named_in_a_note(listed):
     read = _list(listed, "path,label,Splits,,by\na.png,cat,x,0,me\nb.png,cat,x,1,\nc.png,dog,x,2,\nd.png,dog,x,3,me\n")
 
@@ -141,9 +212,11 @@ def test_columns_that_are_not_used_are_named_in_a_note(listed):
         ("path,label,split,Split\na.png,cat,train,test\n", "2 columns are called 'split'; keep one"),
         ('path,label\na.png,"cat\nb.png,dog\nc.png,cat"\n', "line 2: a cell goes over several lines; close its quote"),
         ('path,label\na.png,"cat\nb.png,dog\n', "not a readable CSV file .*look for a quote that is not closed"),
+        ('path,label,by\na.png,cat,"me\nb.png,dog,x"\n', "line 2: a cell goes over several lines; close its quote"),
+        (f"path,label\n{'a' * 5000},cat\nb.png,dog\n", "line 2: .* does not exist; check the path"),
         ('path,label\na.png,"cat"s\nb.png,dog\n', "line 2: not a readable CSV file"),
         ("path,label\na.png,Cat\nb.png,cat\nc.png,dog\n", "'Cat' and 'cat', which a prompt cannot tell apart"),
-        ("path,label\na.png,cat\nb.png,dog\n./a.png,cat\n", "a.png and .*a.png are one photograph; keep one"),
+        ("path,label\na.png,cat\nb.png,dog\n./a.png,cat\n", r"line 4: \./a.png stands in line 2 already; drop one"),
         ("path,label\na.png,cat\nb.png,dog\nlink.png,cat\n", "a.png and .*link.png are one photograph; keep one"),
     ],
 )
@@ -183,9 +256,15 @@ def _rows(name="dog", label=1, path="b.png"):
         ("null", "not in CoOp's form"),
         ({**_rows(), "train": [None]}, "not in CoOp's form"),
         ('{"train": [], "train": []}', "a key stands twice"),
+        ("[" * 100_000, "not a readable split file"),
+        (_rows(path="b" * 5000), "which does not exist; check data.images"),
+        (
+            _rows(path="a.png"),
+            "a.png in train is of label 1, and .*a.png, the same photograph, of label 0; give it one",
+        ),
         (_rows(name=""), "the class name of label 1 is empty|is called"),
         (json.loads(json.dumps(_rows(name="CAT")).replace('"dog"', '"CAT"')), "'cat' and 'CAT', which a prompt cannot"),
-        (_rows(path="./c.png"), "c.png in test is the photograph .*c.png in train; keep it in one"),
+        (_rows(path="./c.png"), "c.png stands in train and again in test; keep it in one"),
     ],
 )
 def test_a_split_file_that_would_be_misread_is_one_line(listed, content, message):
@@ -194,7 +273,74 @@ def test_a_split_file_that_would_be_misread_is_one_line(listed, content, message
     assert "\n" not in str(error.value)
 
 
+def test_a_photograph_that_stands_twice_in_one_part_is_told_in_a_note(listed):
+    content = _rows()
+    content["train"] += [["./a.png", 0, "cat"], ["a.png", 0, "cat"]]
+    (note,) = _coop(listed, content).notes
+
+    assert note.startswith("1 photograph stands more than once in one part, such as ")
+
+
+def test_a_split_file_whose_name_is_not_utf_8_gives_a_label_that_is(listed):
+    name = os.fsdecode(b"s\xe9.json")
+    (listed / name).write_text(json.dumps(_rows()))
+
+    assert data.read(DataConfig(source="coop", root=str(listed), split=name)).split == r"s\xe9"
+
+
+# FGVC-Aircraft's lists
+
+
+def _fgvc(root, variant, train):
+    for i, name in enumerate("abcd"):
+        _image(root / f"{name}.jpg", i)
+    lists = {"variants": f"{variant}\nF-16\n", "images_variant_train": train}
+    lists |= {"images_variant_val": "c F-16\n", "images_variant_test": "d F-16\n"}
+    for name, text in lists.items():
+        (root / f"{name}.txt").write_text(text)
+    return data.read(DataConfig(source="fgvc", root=str(root), split="."))
+
+
+@pytest.mark.parametrize("line", ["a\tCaf\u00e9 1", "a Cafe\u0301 1", "a  Caf\u00e9  1"])
+def test_a_variant_matches_whichever_way_its_accents_and_blanks_are_written(tmp_path, line):
+    assert [item.label for item in _fgvc(tmp_path, "Caf\u00e9 1", f"{line}\nb F-16\n").train] == [0, 1]
+
+
+def test_an_image_of_two_variants_is_one_line(tmp_path):
+    with pytest.raises(
+        UserError, match=r"a\.jpg in train is of label 1, and .*a\.jpg, the same photograph, of label 0"
+    ):
+        _fgvc(tmp_path, "Caf\u00e9", "a Caf\u00e9\na F-16\nb F-16\n")
+
+
 # Names
+
+
+_TOKENIZER = Tokenizer.from_file(str(miniatures.BUNDLED.parent / "tiny_clip" / "tokenizer.json"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("t-shirt", "t - shirt"), ("boeing 747", "Boeing747"), ("737", "7 37"), ("cat's eye", "cat 's eye")],
+)
+def test_names_of_the_same_tokens_are_one_line(one, other):
+    assert _TOKENIZER.encode(one).ids == _TOKENIZER.encode(other).ids
+    with pytest.raises(UserError, match="which a prompt cannot tell apart"):
+        _arrays((one, other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("seahorse", "sea horse"), ("cat's", "cats"), ("t-shirt", "t shirt"), ("737-200", "737-300")]
+)
+def test_names_of_other_tokens_are_two_classes(one, other):
+    assert _TOKENIZER.encode(one).ids != _TOKENIZER.encode(other).ids
+    assert _arrays((one, other)).class_names == (one, other)
+
+
+@pytest.mark.parametrize("names", [{"cat", "dog"}, {"cat": 0, "dog": 1}, "cd", b"cd", None])
+def test_names_without_an_order_to_count_labels_by_are_one_line(names):
+    with pytest.raises(UserError, match="class_names is of type .*; it must list the names in the labels' order"):
+        _arrays(names)
 
 
 @pytest.mark.parametrize(
@@ -222,12 +368,24 @@ def test_names_that_are_no_text_are_one_line(name, shown):
         _arrays(("cat", name))
 
 
-@pytest.mark.parametrize("names", [("n01440764", "n01443537"), ("0", "1"), ("3.5", "4")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("n01440764", "n01443537"),
+        ("0", "1"),
+        ("3.5", "4"),
+        ("n02085620-Chihuahua", "n02085782-Spaniel"),
+        ("001.Albatross", "-2"),
+    ],
+)
 def test_names_that_are_codes_are_told_in_a_note(names):
     assert _arrays(("cat", "dog")).notes == ()
     assert (
-        _arrays(names).notes[0].startswith(f"2 of 2 class names are bare numbers or WordNet ids, such as '{names[0]}'")
+        _arrays(names)
+        .notes[0]
+        .startswith("2 of 2 class names are bare numbers or WordNet ids, or begin with one, such")
     )
+    assert repr(names[0]) in _arrays(names).notes[0]
 
 
 def _arrays(names):
@@ -308,8 +466,42 @@ def test_files_without_an_extension_are_read_by_their_content(tmp_path):
     assert all(item.photograph.open().size == (8, 8) for item in read.test)
 
 
+def test_a_named_pipe_is_no_photograph_and_is_not_waited_for(tmp_path):
+    _tree(tmp_path)
+    os.mkfifo(tmp_path / "cat" / "pipe")
+
+    assert len(_used(_read(tmp_path))) == 8
+
+
+def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
+    _tree(tmp_path)
+    (tmp_path / "cat" / "more").mkdir()
+    listed = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("more"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root may list any folder
+    with pytest.raises(UserError, match=r"cat/more: cannot be listed \(Permission denied\); make it readable"):
+        _read(tmp_path)
+
+
+def test_a_class_whose_images_are_all_of_a_format_that_is_not_read_says_which(tmp_path):
+    _tree(tmp_path)
+    for path in (tmp_path / "cat").iterdir():
+        path.rename(path.with_suffix(".HEIC"))
+
+    with pytest.raises(
+        UserError, match=r"cat: no image in this folder of a format that is read, only \.heic; add some"
+    ):
+        _read(tmp_path)
+
+
 @pytest.mark.parametrize(
-    "suffix", [".jpe", ".JFIF", ".pgm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".svg", ".jpg_original", ".1"]
+    "suffix",
+    [".jpe", ".JFIF", ".pgm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".svg", ".ico", ".xcf", ".jpg_original", ".1"],
 )
 def test_images_of_any_suffix_are_read_or_counted_in_a_note(tmp_path, suffix):
     _tree(tmp_path, classes=("cat", "dog"))
@@ -328,7 +520,16 @@ def test_images_of_any_suffix_are_read_or_counted_in_a_note(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     "hidden",
-    ["@eaDir", "__MACOSX", ".thumbnails", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information"],
+    [
+        "@eaDir",
+        "__MACOSX",
+        ".thumbnails",
+        "#recycle",
+        "$RECYCLE.BIN",
+        "lost+found",
+        "System Volume Information",
+        "@__thumb",
+    ],
 )
 def test_folders_of_a_system_are_hidden_and_counted_where_they_hold_images(tmp_path, hidden):
     _tree(tmp_path)
@@ -360,6 +561,12 @@ def test_a_class_without_a_photograph_in_a_part_is_named(tmp_path):
 
     assert "2 classes have no test photograph: 'dog', 'owl'" in notes
     assert "2 classes have no validation photograph: 'dog', 'owl'" in notes
+
+
+@pytest.mark.parametrize(("each", "found"), [(2, "1 training photograph, fewer"), (4, "2 training photographs, fewer")])
+def test_one_photograph_is_told_as_one(tmp_path, each, found):
+    with pytest.raises(UserError, match=f"class 'cat' has {found}"):
+        data.load(DataConfig(source="folder", root=str(_tree(tmp_path, each=each)), shots=3), seed=1)
 
 
 # Names that are not UTF-8

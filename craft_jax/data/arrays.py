@@ -1,7 +1,7 @@
 """Few-shot sets from NumPy arrays in memory, for use from Python."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def from_arrays(
       UserError: where images and labels do not match, an image or a label is not of the kind above, or a class
         has no image to train on.
     """
-    names = distinct_names(class_names, "class_names")
+    names = distinct_names(_listed(class_names), "class_names")
     items = _labelled("images", images, labels, len(names))
     missing = set(range(len(names))) - {item.label for item in items}
     if missing:
@@ -51,6 +51,13 @@ def from_arrays(
         return told(automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, "arrays")))
     tested = _labelled("test_images", test_images, test_labels, len(names))
     return told(FewShotSet(names, tuple(items), (), tuple(tested), split="arrays"))
+
+
+def _listed(names: Any) -> list[Any]:
+    """Names in an order that labels can count by: a set has none, and the keys of an object may have another."""
+    if isinstance(names, (str, bytes, Mapping, Set)) or not hasattr(names, "__iter__"):
+        raise UserError(f"class_names is of type {type(names).__name__}; it must list the names in the labels' order")
+    return list(names)
 
 
 def _labelled(what: str, images: Any, labels: Any, classes: int) -> list[Labelled]:

@@ -17,10 +17,10 @@ def told(whole: FewShotSet) -> FewShotSet:
     """The set, with notes on class names, on classes that a part lacks, and on photographs that two parts share.
 
     Raises:
-      UserError: where one file is in two parts, by two spellings of its path or by a link.
+      UserError: where one file is in two parts or two classes, by two spellings of its path or by a link.
     """
     parts = {"train": whole.train, "val": whole.val, "test": whole.test}
-    twice = _shared(parts)
+    twice = (*_repeated(parts), *_shared(parts))
     lacking = [*_without(whole, whole.test, "test"), *(_without(whole, whole.val, "validation") if whole.val else ())]
     return dataclasses.replace(whole, notes=(*whole.notes, *name_notes(whole.class_names), *lacking, *twice))
 
@@ -43,19 +43,37 @@ def _without(whole: FewShotSet, part: tuple[Labelled, ...], called: str) -> tupl
     return (f"{len(names)} {what} no {called} photograph: {', '.join(names[:5])}{more}",)
 
 
+def _repeated(parts: dict[str, tuple[Labelled, ...]]) -> tuple[str, ...]:
+    """Files that stand twice in one part; raises UserError where one is in two parts, or has two labels."""
+    by_file: dict[tuple[int, int], list[Path]] = {}
+    place: dict[Path, tuple[str, int]] = {}
+    repeated: list[Path] = []
+    for part, items in parts.items():
+        for path, label in _files(items):
+            for other in _met(path, by_file):
+                there, before = place[other]
+                if there != part:
+                    raise UserError(
+                        f"{shown(path)} in {part} is the photograph {shown(other)} in {there}; keep it in one"
+                    )
+                if before != label:
+                    raise UserError(
+                        f"{shown(path)} in {part} is of label {label}, and {shown(other)}, the same photograph, "
+                        f"of label {before}; give it one"
+                    )
+                repeated.append(path)
+            place[path] = part, label
+    if not repeated:
+        return ()
+    what = "photograph stands" if len(set(repeated)) == 1 else "photographs stand"
+    return (f"{len(set(repeated))} {what} more than once in one part, such as {shown(repeated[0])}",)
+
+
 def _shared(parts: dict[str, tuple[Labelled, ...]]) -> tuple[str, ...]:
     """Files of the same bytes in two parts; sizes are compared first."""
-    by_file: dict[tuple[int, int], list[Path]] = {}
     by_size: dict[int, dict[str, list[Path]]] = {}
-    part_of: dict[Path, str] = {}
     for part, items in parts.items():
         for path in _paths(items):
-            for other in _met(path, by_file):
-                if part_of[other] != part:
-                    raise UserError(
-                        f"{shown(path)} in {part} is the photograph {shown(other)} in {part_of[other]}; keep it in one"
-                    )
-            part_of[path] = part
             by_size.setdefault(_size(path), {}).setdefault(part, []).append(path)
     pairs = [pair for size, found in by_size.items() if size > 0 and len(found) > 1 for pair in _same_bytes(found)]
     if not pairs:
@@ -79,7 +97,12 @@ def _same_bytes(found: dict[str, list[Path]]) -> Iterator[tuple[Path, Path]]:
 
 
 def _paths(items: Iterable[Labelled]) -> Iterator[Path]:
-    return (item.photograph.path for item in items if isinstance(item.photograph, PhotographFile))
+    return (path for path, _ in _files(items))
+
+
+def _files(items: Iterable[Labelled]) -> Iterator[tuple[Path, int]]:
+    """Paths and labels of those items that are files."""
+    return ((item.photograph.path, item.label) for item in items if isinstance(item.photograph, PhotographFile))
 
 
 def _met(path: Path, seen: dict[tuple[int, int], list[Path]]) -> list[Path]:

@@ -9,7 +9,10 @@ from typing import Any
 from craft_jax.errors import UserError
 from craft_jax.files import shown
 
-_WORDNET_ID = re.compile(r"n\d{8}")
+# A WordNet id or a number with a dot may be followed by words, as in n02085620-Chihuahua and 001.Albatross.
+_CODE = re.compile(r"[nN]\d{8}(\W.*)?|\d+\.\D.*")
+_TOKENS = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|[^\s\w]+")
+"""What CLIP's tokenizer takes apart before all else: blanks between these do not count."""
 
 
 def readable(class_name: str) -> str:
@@ -47,12 +50,12 @@ def distinct_names(names: Sequence[Any], where: Path | str) -> tuple[str, ...]:
 
 def name_notes(names: Sequence[str]) -> tuple[str, ...]:
     """What to say of names that are no words."""
-    codes = [name for name in names if _WORDNET_ID.fullmatch(name) or name.replace(".", "", 1).isdecimal()]
+    codes = [name for name in names if _CODE.fullmatch(name) or _is_number(name)]
     if not codes:
         return ()
     return (
-        f"{len(codes)} of {len(names)} class names are bare numbers or WordNet ids, such as {codes[0]!r}, which say "
-        "nothing to the black box; name the classes in words",
+        f"{len(codes)} of {len(names)} class names are bare numbers or WordNet ids, or begin with one, such as "
+        f"{codes[0]!r}, which say nothing to the black box; name the classes in words",
     )
 
 
@@ -66,6 +69,18 @@ def _text(name: Any, label: int, where: Path | str) -> str:
     return name
 
 
+def _is_number(name: str) -> bool:
+    try:
+        float(name.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
 def _as_tokenized(name: str) -> str:
-    """In lower case, without characters that are not seen, such as a zero-width space."""
-    return readable("".join(c for c in name.lower() if unicodedata.category(c) != "Cf"))
+    """In lower case, without characters that are not seen, such as a zero-width space, parted as CLIP's tokenizer does.
+
+    So t-shirt and t - shirt are one, and so are boeing747 and Boeing 747.
+    """
+    seen = readable("".join(c for c in name.lower() if unicodedata.category(c) not in ("Cf", "Cc")))
+    return " ".join(_TOKENS.findall(seen))

@@ -98,8 +98,9 @@ def draw_shots(pool: FewShotSet, shots: int, seed: int, *, with_replacement: boo
     notes = pool.notes
     if few:
         label, found = next(iter(few.items()))
+        photographs = "photograph" if found == 1 else "photographs"
         found_text = (
-            f"class {pool.class_names[label]!r} has {found} training photographs, fewer than data.shots={shots}"
+            f"class {pool.class_names[label]!r} has {found} training {photographs}, fewer than data.shots={shots}"
         )
         if not with_replacement:
             raise UserError(

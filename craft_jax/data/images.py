@@ -25,9 +25,10 @@ IMAGE_SUFFIXES = {
     *((".jp2", ".j2k", ".jpf", ".jpx", ".j2c") if features.check("jpg_2000") else ()),
 }  # fmt: skip
 UNREAD_SUFFIXES = {
-    ".arw", ".avif", ".avifs", ".bpg", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heics", ".heif",
-    ".hif", ".j2c", ".j2k", ".jp2", ".jpf", ".jpx", ".jxl", ".jxr", ".nef", ".nrw", ".orf", ".pef", ".psd", ".raf",
-    ".raw", ".rw2", ".srw", ".svg", ".svgz", ".wdp",
+    ".arw", ".avif", ".avifs", ".bpg", ".cr2", ".cr3", ".cur", ".dcm", ".dcx", ".dds", ".dng", ".emf", ".eps", ".exr",
+    ".fit", ".fits", ".fts", ".hdr", ".heic", ".heics", ".heif", ".hif", ".icns", ".ico", ".j2c", ".j2k", ".jp2",
+    ".jpf", ".jpx", ".jxl", ".jxr", ".nef", ".nrw", ".orf", ".pcx", ".pef", ".pfm", ".psd", ".qoi", ".raf", ".raw",
+    ".rgb", ".rgba", ".rw2", ".sgi", ".srw", ".svg", ".svgz", ".wdp", ".wmf", ".xbm", ".xcf", ".xpm",
 } - IMAGE_SUFFIXES  # fmt: skip
 """Of images too, in formats that folders of photographs are not searched for."""
 

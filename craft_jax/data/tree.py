@@ -3,14 +3,18 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image
 
 from craft_jax.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from craft_jax.errors import UserError
+from craft_jax.files import shown
 
 _HIDDEN = {
     "__macosx", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "@tmp", "$recycle.bin", "recycler",
-    "lost+found", "system volume information",
+    "lost+found", "system volume information", "@__thumb", "found.000", "~snapshot", "network trash folder",
+    "temporary items",
 }  # fmt: skip
 _SNIFFED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # those that have a signature
 
@@ -24,6 +28,9 @@ def shown_below(folder: Path) -> Iterator[Path]:
     """The files at any depth below a folder that are not hidden, nor in a hidden folder.
 
     Linked folders are followed, each once and after all that are none; one that leads back to where it is, is not.
+
+    Raises:
+      UserError: where a folder cannot be listed.
     """
     yield from (path for path in _files(folder) if not is_hidden(path.name))
 
@@ -53,6 +60,8 @@ def is_unread(path: Path) -> bool:
 
 
 def _opens(path: Path) -> bool:
+    if not path.is_file():  # to open a named pipe is to wait for who writes to it
+        return False
     try:
         with Image.open(path, formats=_SNIFFED):
             return True
@@ -68,7 +77,7 @@ def _files(folder: Path) -> Iterator[Path]:
         start = waiting.pop(0)
         if os.path.realpath(start) in seen or (start != str(folder) and _is_above(os.path.realpath(start), top)):
             continue
-        for where, folders, names in os.walk(start):
+        for where, folders, names in os.walk(start, onerror=refuse):
             if os.path.realpath(where) in seen:
                 folders.clear()
                 continue
@@ -77,6 +86,12 @@ def _files(folder: Path) -> Iterator[Path]:
             waiting += [os.path.join(where, name) for name in shown if os.path.islink(os.path.join(where, name))]
             folders[:] = shown  # os.walk goes down into what is left, but into no link
             yield from (Path(where) / name for name in names)
+
+
+def refuse(error: OSError) -> NoReturn:
+    """Raises UserError, naming the folder that the system does not list."""
+    where = shown(error.filename or "")
+    raise UserError(f"{where}: cannot be listed ({error.strerror}); make it readable, or take it out") from error
 
 
 def _is_above(folder: str, other: str) -> bool:

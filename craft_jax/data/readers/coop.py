@@ -4,6 +4,7 @@ The split file is an object whose lists hold `[image path, label, class name]`.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from craft_jax.data.class_names import distinct_names
 from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import PhotographFile
 from craft_jax.errors import UserError
+from craft_jax.files import shown
 
 Parts = dict[str, list[tuple[str, int, str]]]
 """Rows [image path, label, class name] of train, val and test."""
@@ -29,13 +31,13 @@ def load(images: Path, split_file: Path) -> FewShotSet:
     """
     parts, names = read_split(split_file)
     for path in (path for rows in parts.values() for path, _, _ in rows):
-        if not (images / path).is_file():
+        if not os.path.isfile(images / path):
             raise UserError(f"{split_file} names {images / path}, which does not exist; check data.images")
     train, val, test = (
         tuple(Labelled(PhotographFile(images / path), label) for path, label, _ in parts[part])
         for part in ("train", "val", "test")
     )
-    return FewShotSet(class_names=names, train=train, val=val, test=test, split=split_file.stem)
+    return FewShotSet(class_names=names, train=train, val=val, test=test, split=shown(split_file.stem))
 
 
 def read_split(split_file: Path) -> tuple[Parts, tuple[str, ...]]:
@@ -49,8 +51,9 @@ def read_split(split_file: Path) -> tuple[Parts, tuple[str, ...]]:
     seen: dict[str, str] = {}
     for part, rows in parts.items():
         for path, _, _ in rows:
-            if seen.setdefault(path, part) != part:
-                raise UserError(f"{split_file}: {path} stands in {seen[path]} and again in {part}; keep it in one")
+            file = os.path.normpath(path)
+            if seen.setdefault(file, part) != part:
+                raise UserError(f"{split_file}: {path} stands in {seen[file]} and again in {part}; keep it in one")
     return parts, names
 
 
@@ -59,7 +62,7 @@ def _read(split_file: Path) -> Parts:
         content: Any = json.loads(split_file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once_each)
     except FileNotFoundError as error:
         raise UserError(f"{split_file}: no such split file; check data.root and data.split") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{split_file}: not a readable split file ({error})") from error
     try:
         parts = {part: [_row(*row) for row in content[part]] for part in ("train", "val", "test")}

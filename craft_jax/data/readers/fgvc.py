@@ -4,9 +4,10 @@
 et al., 2013 (arXiv 1306.5151).
 """
 
+import os
 from pathlib import Path
 
-from craft_jax.data.class_names import distinct_names
+from craft_jax.data.class_names import distinct_names, readable
 from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import PhotographFile
 from craft_jax.data.readers import text_file
@@ -24,12 +25,13 @@ def load(images: Path, lists: Path) -> FewShotSet:
       UserError: where a list is missing or not in UTF-8, or names a missing image or an unknown variant.
     """
     variants = _lines(lists / "variants.txt")
-    labels = {variant: label for label, variant in enumerate(variants)}
+    names = distinct_names(variants, lists / "variants.txt")
+    labels = {name: label for label, name in enumerate(names)}
     train, val, test = (
         tuple(_read(images, lists / f"images_variant_{part}.txt", labels)) for part in ("train", "val", "test")
     )
     return FewShotSet(
-        class_names=distinct_names(variants, lists / "variants.txt"),
+        class_names=names,
         train=train,
         val=val,
         test=test,
@@ -48,13 +50,13 @@ def _lines(path: Path) -> list[str]:
 def _read(images: Path, path: Path, labels: dict[str, int]) -> list[Labelled]:
     items = []
     for line in _lines(path):
-        image, _, variant = line.partition(" ")
-        if variant not in labels:
+        image, variant = (*line.split(maxsplit=1), "")[:2]
+        if readable(variant) not in labels:
             raise UserError(
                 f"{path}: {image} is of variant {variant!r}, which variants.txt does not list; add it there"
             )
         file = images / f"{image}.jpg"
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise UserError(f"{path} names {file}, which does not exist; check data.images")
-        items.append(Labelled(PhotographFile(file), labels[variant]))
+        items.append(Labelled(PhotographFile(file), labels[readable(variant)]))
     return items

@@ -5,6 +5,7 @@ classes' folders in them, are a split of their own.
 """
 
 import dataclasses
+import os
 from pathlib import Path
 
 from craft_jax.data import tree
@@ -13,7 +14,7 @@ from craft_jax.data.checks import once
 from craft_jax.data.class_names import distinct_names, readable
 from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import IMAGE_SUFFIXES, PhotographFile
-from craft_jax.data.parts import PARTS, part_of
+from craft_jax.data.parts import PARTS, part_of, part_within
 from craft_jax.errors import UserError
 from craft_jax.files import shown
 
@@ -33,25 +34,43 @@ def load(images: Path, split_seed: int) -> FewShotSet:
     if not images.is_dir():
         raise UserError(f"{shown(images)}: no such folder; check data.root and data.images")
     folders = class_folders(images)
-    if _is_split(images, folders):
-        return _with_notes(_load_parts(images, _part_folders(images, folders)), images)
+    parts = _parts(images, folders)
+    if parts:
+        return _with_notes(_load_parts(images, _part_folders(images, folders, parts)), images)
     if len(folders) < 2:
-        found = "one sub-folder only" if folders else "no sub-folder"
-        raise UserError(
-            f"{shown(images)}: {found}; put the images of each class into a sub-folder with the class's name"
-        )
+        raise UserError(f"{shown(images)}: {_found(images, folders)}")
     names = distinct_names(folders, shown(images))
     items = [Labelled(file, label) for label, name in enumerate(folders) for file in images_below(images / name)]
     once(items, images)
     whole = automatic_split(items, names, split_seed, split=AUTOMATIC.format(split_seed, shown(images.name)))
-    inside = [name for name in folders if {"train", "test"} <= {part_of(n) for n in class_folders(images / name)}]
-    if inside:
-        note = (
-            f"{shown(images)}: folders train and test within a class, as in {inside[0]!r}, are not taken as the split; "
-            "put the classes into train and test"
-        )
-        whole = dataclasses.replace(whole, notes=(*whole.notes, note))
     return _with_notes(whole, images)
+
+
+def _found(images: Path, folders: list[str]) -> str:
+    """What there is in place of classes, and what to do."""
+    inside = class_folders(images / folders[0]) if folders else []
+    if inside:
+        return (
+            f"one sub-folder only, {shown(folders[0])}, with {', '.join(map(shown, inside[:5]))} in it; set data.root "
+            f"to {shown(images / folders[0])}"
+        )
+    found = "one sub-folder only" if folders else "no sub-folder"
+    return f"{found}; put the images of each class into a sub-folder with the class's name"
+
+
+def _parts(images: Path, folders: list[str]) -> dict[str, str]:
+    """The part that each folder is, by its name; none where the folders are classes."""
+    if _is_split(images, folders):
+        return {name: part for name in folders if (part := part_of(name))}
+    named = {name: part for name in folders if (part := part_within(name))}
+    if not {"train", "test"} <= set(named.values()):
+        return {}
+    train, test = (
+        {inner for name, part in named.items() if part == wanted for inner in class_folders(images / name)}
+        for wanted in ("train", "test")
+    )
+    # A train station and a test tube do not hold folders of the same names; seg_train and seg_test do.
+    return named if train & test else {}
 
 
 def _is_split(images: Path, folders: list[str]) -> bool:
@@ -66,10 +85,10 @@ def _is_split(images: Path, folders: list[str]) -> bool:
     return nested and len({part_of(name) for name in named}) > 1
 
 
-def _part_folders(images: Path, folders: list[str]) -> dict[str, str]:
+def _part_folders(images: Path, folders: list[str], named: dict[str, str]) -> dict[str, str]:
     """The folder of each part; raises UserError where they are no whole split."""
-    parts = {part: [name for name in folders if part_of(name) == part] for part in PARTS}
-    others = [name for name in folders if not part_of(name)]
+    parts = {part: [name for name in folders if named.get(name) == part] for part in PARTS}
+    others = [name for name in folders if name not in named]
     if others or len(parts["train"]) != 1 or len(parts["test"]) != 1 or len(parts["val"]) > 1:
         raise UserError(
             f"{shown(images)}: sub-folders {', '.join(map(shown, folders))}; a split has train and test, perhaps one "
@@ -112,7 +131,7 @@ def _with_notes(whole: FewShotSet, images: Path) -> FewShotSet:
 
 
 def _passed_over(whole: FewShotSet, images: Path) -> list[str]:
-    notes, where = [], f"passed over in {shown(images)}"
+    notes, where = _sub_folders(whole, images), f"passed over in {shown(images)}"
     files = list(tree.shown_below(images))
     unread = [path.suffix.lower() for path in files if tree.is_unread(path)]
     if unread:
@@ -134,9 +153,33 @@ def _passed_over(whole: FewShotSet, images: Path) -> list[str]:
     return notes
 
 
+def _sub_folders(whole: FewShotSet, images: Path) -> list[str]:
+    """Says so where all images of a class lie in several folders, which may be the classes that were meant."""
+    depth = 2 if _parts(images, class_folders(images)) else 1
+    below: dict[str, set[str]] = {}
+    for item in (*whole.train, *whole.val, *whole.test):
+        *above, _ = Path(os.path.relpath(item.photograph.name, shown(images))).parts
+        below.setdefault("/".join(above[:depth]), set()).add("/".join(above[depth : depth + 1]))
+    split = [name for name, inside in below.items() if {"train", "test"} <= set(map(part_of, inside))]
+    if split:
+        return [
+            f"{shown(images)}: folders train and test within a class, as in {split[0]!r}, are not taken as the split; "
+            "put the classes into train and test"
+        ]
+    several = [name for name, inside in below.items() if len(inside) > 1 and "" not in inside]
+    return [
+        f"{shown(images)}: folders within a class are not taken as classes, as in {name!r} "
+        f"({', '.join(sorted(below[name])[:5])}); where they are, move them up"
+        for name in several[:1]
+    ]
+
+
 def _above_classes(images: Path) -> set[Path]:
-    folders = class_folders(images)
-    return {images, *(images / name for name in folders if _is_split(images, folders))}
+    return {images, *(images / name for name in _parts(images, class_folders(images)))}
+
+
+def _of_other_formats(suffixes: list[str]) -> str:
+    return f" of a format that is read, only {', '.join(map(shown, suffixes))}" if suffixes else ""
 
 
 def _counted(number: int, noun: str) -> str:
@@ -145,7 +188,10 @@ def _counted(number: int, noun: str) -> str:
 
 def class_folders(folder: Path) -> list[str]:
     """Names of the sub-folders that are not hidden, in order."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not tree.is_hidden(entry.name))
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not tree.is_hidden(entry.name))
+    except PermissionError as error:
+        tree.refuse(error)
 
 
 def images_below(folder: Path, *, unread: bool = False) -> list[PhotographFile]:
@@ -160,7 +206,9 @@ def images_below(folder: Path, *, unread: bool = False) -> list[PhotographFile]:
     """
     found = [path for path in tree.shown_below(folder) if tree.is_photograph(path) or (unread and tree.is_unread(path))]
     if not found:
+        others = sorted({path.suffix.lower() for path in tree.shown_below(folder) if tree.is_unread(path)})
         raise UserError(
-            f"{shown(folder)}: no image in this folder; add some ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
+            f"{shown(folder)}: no image in this folder{_of_other_formats(others)}; add some "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
         )
     return [PhotographFile(path) for path in sorted(found)]

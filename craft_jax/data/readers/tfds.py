@@ -14,6 +14,7 @@ from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import PhotographRecord
 from craft_jax.data.readers import coop
 from craft_jax.errors import UserError
+from craft_jax.files import shown
 
 _FORMATS = ("array_record", "parquet")  # those that TFDS can read record by record
 _FILE_IDS = ("image/file_name", "file_name", "filename", "id")
@@ -84,7 +85,7 @@ def load_joined(name: str, data_dir: str, split_file: Path) -> FewShotSet:
                 tuple(Labelled(found[path_key(path)].photograph, label) for path, label, _ in parts[part])
                 for part in ("train", "val", "test")
             )
-            split = f"{split_file.stem}, joined to TFDS's {builder.info.full_name}"
+            split = f"{shown(split_file.stem)}, joined to TFDS's {builder.info.full_name}"
             return FewShotSet(names, train, val, test, split=split)
         best = max(best, len(matched))
     raise UserError(

@@ -14,6 +14,8 @@ from transformers.modeling_flax_utils import ACT2FN
 from benchmarks.caltech_names import NAMES
 from craft_jax.blackbox.clip import ClipBlackBox
 from craft_jax.blackbox.loaders import flax_clip
+from craft_jax.blackbox.texts import TextDoor
+from craft_jax.blackbox.towers import text as text_tower
 
 VOCABULARY = 1000  # an embedding look-up costs nothing, whatever the table's length
 SOS, EOS = VOCABULARY - 2, VOCABULARY - 1
@@ -68,7 +70,7 @@ def captions(classes: int) -> list[list[int]]:
 
 def black_box(clip: Any, text: Any, classes: int, image: Any = None, dtype: str = "float32") -> ClipBlackBox:
     """The local black box with those parameters; without `image`, its image side is left out."""
-    tower = text.build(
+    tower = text_tower.build(
         text,
         [caption[N_CTX + 1 :] for caption in captions(classes)],
         sos_token=SOS,
@@ -87,6 +89,11 @@ def black_box(clip: Any, text: Any, classes: int, image: Any = None, dtype: str 
         _pixel_std=jnp.ones(3),
         _image_features=functools.partial(flax_clip.image_features, clip.module),
         _image_size=224,
+        _texts=TextDoor(
+            lambda caption: captions(classes)[int(caption)],
+            text["text_model"]["embeddings"]["token_embedding"]["embedding"],
+            text["text_model"]["embeddings"]["position_embedding"]["embedding"],
+        ),
         _class_names=tuple(map(str, range(classes))),
         _identity=(("model", "random"), ("fingerprint", "random"), ("dtype", dtype)),
     )

@@ -4,12 +4,23 @@
 """
 
 from craft_jax.blackbox import interface
-from craft_jax.blackbox.interface import BlackBox, GradientRefused, Handle, check_finite, draw_views, join_handles
+from craft_jax.blackbox.interface import (
+    SOFT_PROMPTS,
+    TEXTS,
+    BlackBox,
+    GradientRefused,
+    Handle,
+    check_finite,
+    draw_views,
+    join_handles,
+)
 from craft_jax.blackbox.loading import load
 from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter
 from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors
 
 __all__ = [
+    "SOFT_PROMPTS",
+    "TEXTS",
     "BlackBox",
     "BudgetExceeded",
     "GradientRefused",

@@ -4,6 +4,7 @@ A loader (`flax_clip`, `open_clip`) reads the files into `ClipParts`; `assemble`
 are the model's own logits: its logit scale times the cosine of image and text features.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, UInt8
 
-from craft_jax.blackbox.interface import Described, Handle, opaque
+from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Described, Handle, opaque
+from craft_jax.blackbox.texts import TextDoor
 from craft_jax.blackbox.towers import text
 from craft_jax.config import BUNDLED
 from craft_jax.errors import UserError
@@ -65,7 +67,7 @@ class ClipParts(NamedTuple):
 
 
 class ClipBlackBox(Described):
-    """A CLIP that answers queries; see `wall.BlackBox` for its interface. Build it with `blackbox.load`.
+    """A CLIP that answers queries; see `interface.BlackBox` for its interface. Build it with `blackbox.load`.
 
     Its identity is model name, template, dtype and a fingerprint of parameters and preprocessing; its initial prompt
     the embedded words of the template before the class name.
@@ -79,6 +81,12 @@ class ClipBlackBox(Described):
     _pixel_mean: Array
     _pixel_std: Array
     _image_features: Callable[[Any, Array], Array] = struct.field(pytree_node=False)
+    _texts: TextDoor = struct.field(pytree_node=False)
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """Both kinds of prompts."""
+        return frozenset({SOFT_PROMPTS, TEXTS})
 
     def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
         """Takes uint8 RGB images in; nothing crosses back but an opaque handle."""
@@ -89,6 +97,14 @@ class ClipBlackBox(Described):
     ) -> Float[Array, "K N C"]:
         """The logits of N images under each of K soft prompts, or K sets of one soft prompt a class; float32."""
         return _predict(self, prompts, handle)
+
+    def predict_texts(self, texts: Sequence[str], handle: Handle) -> Float[Array, "N T"]:
+        """The logits of N images for each of T texts, which are whole captions; float32.
+
+        Raises:
+          UserError: where there are no texts, or one has more tokens than the model takes.
+        """
+        return _compare(self._logit_scale, self._texts.features(self._text, texts), handle)
 
     def predict_for_study(self, prompts: Array, handle: Handle) -> Float[Array, "K N C"]:
         """`predict` with the door open: the same logits, but a gradient goes through. No API offers this."""
@@ -115,6 +131,13 @@ def _logits(black_box: ClipBlackBox, prompts: Array, handle: Handle) -> Array:
 @opaque
 def _predict(black_box: ClipBlackBox, prompts: Array, handle: Handle) -> Array:
     return _logits(black_box, prompts, handle)
+
+
+@jax.jit
+@opaque
+def _compare(logit_scale: Array, text: Array, handle: Handle) -> Array:
+    with jax.default_matmul_precision("float32"):
+        return jnp.exp(logit_scale) * (handle @ text.T)
 
 
 def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template: str, dtype: str) -> ClipBlackBox:
@@ -147,6 +170,11 @@ def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template:
         _pixel_std=jnp.array(parts.pixel_std, jnp.float32),
         _image_features=parts.image_features,
         _image_size=parts.image_size,
+        _texts=TextDoor(
+            functools.partial(_tokenize, parts),
+            tokens,
+            parts.text_params["text_model"]["embeddings"]["position_embedding"]["embedding"],
+        ),
         _class_names=tuple(class_names),
         _identity=(
             ("model", model if model == BUNDLED or not os.path.exists(model) else os.path.abspath(model)),

@@ -1,9 +1,9 @@
 """The wall: what the owner of a black box exposes, and nothing else.
 
-Images and soft prompts go in, class predictions come out. Gradients are refused with an error that says why.
+Images and prompts, soft ones or texts, go in, predictions come out. Gradients are refused with an error that says why.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -15,6 +15,9 @@ from craft_jax.errors import UserError
 
 Handle = Any
 """Encoded images. Opaque but for one thing: it is a pytree whose leaves lead with the image axis N."""
+
+SOFT_PROMPTS, TEXTS = "soft prompts", "texts"
+"""What a black box may take."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,6 +45,10 @@ class BlackBox(Protocol):
         """Side of the square images that it takes, in pixels."""
 
     @property
+    def takes(self) -> frozenset[str]:
+        """SOFT_PROMPTS, TEXTS, or both: which of `predict` and `predict_texts` it answers."""
+
+    @property
     def initial_prompt(self) -> Float[Array, "n_ctx d"]:
         """The unlearnt soft prompt: the embedded words of the template."""
 
@@ -52,6 +59,9 @@ class BlackBox(Protocol):
         self, prompts: Float[Array, "K n_ctx d"] | Float[Array, "K C n_ctx d"], handle: Handle
     ) -> Float[Array, "K N C"]:
         """The logits of N images under each of K soft prompts, or K sets of one soft prompt a class."""
+
+    def predict_texts(self, texts: Sequence[str], handle: Handle) -> Float[Array, "N T"]:
+        """The logits of N images for each of T whole texts, up to a constant an image; asked from the host."""
 
 
 class Described(struct.PyTreeNode):

@@ -19,7 +19,7 @@ from flax import struct
 from jax.experimental import io_callback
 from jaxtyping import Array, Float, Int, UInt8
 
-from craft_jax.blackbox.interface import Described, Handle, opaque
+from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Described, Handle, opaque
 from craft_jax.errors import UserError
 
 _LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
@@ -27,7 +27,10 @@ _KIND = "remote"
 
 
 class Owner(Protocol):
-    """What asks the owner of the model; yours to write. Called once at a time, from several threads."""
+    """What asks the owner of the model; yours to write. Called once at a time, from several threads.
+
+    One that takes no soft prompts leaves out `predict`, one that takes no texts `predict_texts`.
+    """
 
     def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Sequence[Any]:
         """Sends RGB images; N of anything that stands for them in queries, such as the owner's numbers for them."""
@@ -36,6 +39,9 @@ class Owner(Protocol):
         self, prompts: Float[np.ndarray, "K n_ctx d"] | Float[np.ndarray, "K C n_ctx d"], images: Sequence[Any]
     ) -> Float[np.ndarray, "K N C"]:
         """The answers about N images under each of K soft prompts, or K sets of one soft prompt a class."""
+
+    def predict_texts(self, texts: Sequence[str], images: Sequence[Any]) -> Float[np.ndarray, "N T"]:
+        """The answers about N images for each of T texts, whole captions; probabilities are over all T."""
 
 
 class _Desk:
@@ -71,33 +77,45 @@ class _Desk:
         prompts = np.asarray(prompts)
         count, images = _unpadded(prompts), [self._taken[place] for place in np.asarray(places)]
         with self._asking():
-            answers = np.asarray(self._owner.predict(prompts[:count], images), np.float32)
-            expected = (count, len(images), self._classes)
-            if answers.shape != expected:
-                raise UserError(f"predict answered an array of shape {answers.shape}, not {expected}, [K, N, C]")
-            if not np.isfinite(answers).all():
-                raise UserError(
-                    "predict answered numbers that are not finite; raise an error in the place of such an answer"
-                )
-            if self._probabilities:
-                self._check_probabilities(answers)
-                answers = logits_of(answers)
-        return answers[np.minimum(np.arange(len(prompts)), count - 1)]
+            answers = self._owner.predict(prompts[:count], images)
+            logits = self._logits("predict", answers, (count, len(images), self._classes), "[K, N, C]")
+        return logits[np.minimum(np.arange(len(prompts)), count - 1)]
 
-    def _check_probabilities(self, answers: Float[np.ndarray, "K N C"]) -> None:
+    def ask_texts(self, texts: Sequence[str], places: Any) -> Float[np.ndarray, "N T"]:
+        """Sends texts about images at N places; their answers as logits."""
+        images = [self._taken[place] for place in np.asarray(places)]
+        with self._asking():
+            answers = self._owner.predict_texts(texts, images)
+            return self._logits("predict_texts", answers, (len(images), len(texts)), "[N, T]")
+
+    def _logits(self, name: str, answers: Any, expected: tuple[int, ...], axes: str) -> np.ndarray:
+        """What an owner's method has answered, as logits; raises UserError where it cannot be that."""
+        answers = np.asarray(answers, np.float32)
+        if answers.shape != expected:
+            raise UserError(f"{name} answered an array of shape {answers.shape}, not {expected}, {axes}")
+        if not np.isfinite(answers).all():
+            raise UserError(
+                f"{name} answered numbers that are not finite; raise an error in the place of such an answer"
+            )
+        if self._probabilities:
+            self._check_probabilities(name, answers)
+            answers = logits_of(answers)
+        return answers
+
+    def _check_probabilities(self, name: str, answers: Float[np.ndarray, "*K N C"]) -> None:
         """Raises UserError where they are none; says once where they lack most of what probabilities tell."""
         sums = answers.sum(axis=-1)
         if answers.min() < 0:
-            raise UserError("predict answered negative probabilities; for logits connect without probabilities=True")
+            raise UserError(f"{name} answered negative probabilities; for logits connect without probabilities=True")
         if (abs(sums - 100) < 10).all():
-            raise UserError("predict answered percentages, which sum to 100; divide them by 100")
+            raise UserError(f"{name} answered percentages, which sum to 100; divide them by 100")
         zeros = float((answers == 0).mean())
         if self._told or (zeros < 0.5 and (abs(sums - 1) < 0.5).all()):
             return
         self._told = True
         found = f"{zeros:.0%} of them are exactly 0" if zeros >= 0.5 else f"they sum to {sums.mean():.3g}"
         print(
-            f"note: predict answers probabilities of which {found}; answers for the likeliest classes alone, or of "
+            f"note: {name} answers probabilities of which {found}; answers for the likeliest classes alone, or of "
             "another kind, tell little of the rest, and tuning may end below zero-shot",
             file=sys.stderr,
             flush=True,
@@ -114,12 +132,18 @@ class _Desk:
 
 
 class RemoteBlackBox(Described):
-    """A black box behind an `Owner`; see `wall.BlackBox` for its interface. Build it with `connect`.
+    """A black box behind an `Owner`; see `interface.BlackBox` for its interface. Build it with `connect`.
 
     Its identity is its name, and a fingerprint of all that `connect` was told.
     """
 
     _desk: _Desk = struct.field(pytree_node=False)
+    _takes: frozenset[str] = struct.field(pytree_node=False)
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """What its owner has methods for."""
+        return self._takes
 
     def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
         """Sends images; repeats of the last one at the end, which pad a batch, are not sent."""
@@ -135,15 +159,20 @@ class RemoteBlackBox(Described):
             return _predict(self, prompts, handle)
         return jnp.asarray(self._desk.ask(prompts, handle))
 
+    def predict_texts(self, texts: Sequence[str], handle: Handle) -> Float[Array, "N T"]:
+        """Sends texts, whole captions."""
+        return jnp.asarray(self._desk.ask_texts(list(texts), handle))
+
 
 def connect(
     owner: Owner,
     class_names: Sequence[str],
-    initial_prompt: Float[np.ndarray, "n_ctx d"],
+    initial_prompt: Float[np.ndarray, "n_ctx d"] | None = None,
     *,
     image_size: int,
     name: str,
     probabilities: bool = False,
+    template: str = "a photo of a {}.",
 ) -> RemoteBlackBox:
     """Puts whoever answers queries behind the wall.
 
@@ -151,27 +180,50 @@ def connect(
       owner: asks it; see `Owner`. What it raises ends a run, which the same call resumes. What it returns for images is
         kept as long as the process.
       class_names: C names, one per label, in the order of the answers.
-      initial_prompt: p0, where the search starts: as a rule the embedded words of a template.
+      initial_prompt: p0, where the search starts: as a rule the embedded words of a template. None where the owner
+        takes texts alone.
       image_size: side of the square images to send, in pixels.
       name: of the model and its version. A checkpoint is for one name, first prompt, image size and kind of answers.
       probabilities: whether it answers probabilities in the place of logits; see `logits_of`.
+      template: caption of a class, for texts.
 
     Raises:
-      UserError: where the first prompt is no [n_ctx, d], or XLA has one thread alone.
+      UserError: where the first prompt is no [n_ctx, d], the owner takes neither soft prompts nor texts, or XLA has one
+        thread alone.
     """
     _check_threads()
-    start = np.asarray(initial_prompt, np.float32)
-    if start.ndim != 2 or not start.size:
+    takes = _takes(owner, initial_prompt)
+    start = np.asarray(np.zeros((0, 0)) if initial_prompt is None else initial_prompt, np.float32)
+    if SOFT_PROMPTS in takes and (start.ndim != 2 or not start.size):
         raise UserError(f"initial_prompt has shape {start.shape}, not [n_ctx, d]")
     about = f"{name} {image_size} {probabilities} {start.shape}".encode()
     fingerprint = hashlib.sha256(about + start.tobytes()).hexdigest()[:16]
     return RemoteBlackBox(
         _initial_prompt=jnp.asarray(start),
         _desk=_Desk(owner, probabilities, len(class_names)),
+        _takes=takes,
         _image_size=image_size,
         _class_names=tuple(class_names),
-        _identity=(("model", name), ("template", ""), ("dtype", _KIND), ("fingerprint", fingerprint)),
+        _identity=(
+            ("model", name),
+            ("template", template if TEXTS in takes else ""),
+            ("dtype", _KIND),
+            ("fingerprint", fingerprint),
+        ),
     )
+
+
+def _takes(owner: Owner, initial_prompt: Any) -> frozenset[str]:
+    """What an owner takes, by the methods that it has."""
+    if initial_prompt is not None and not hasattr(owner, "predict"):
+        raise UserError("initial_prompt is given, and the owner has no method predict to ask soft prompts by")
+    texts = {TEXTS} if hasattr(owner, "predict_texts") else set()
+    takes = texts if initial_prompt is None else texts | {SOFT_PROMPTS}
+    if not takes:
+        raise UserError(
+            "the owner takes no texts (it has no method predict_texts); give the initial_prompt of a search"
+        )
+    return frozenset(takes)
 
 
 def _check_threads() -> None:

@@ -308,7 +308,7 @@ def test_the_prompt_goes_to_other_sets_without_its_head(copied, root):
     row = json.loads((copied / "pets" / "3-shots-seed-1" / "on-dtd.json").read_text())
     page = (copied / table.MARKDOWN).read_text()
 
-    assert set(row) == {"zero_shot", "accuracy", "classes", "test_images", "split", "data"}
+    assert set(row) == {"zero_shot", "accuracy", "classes", "test_images", "split", "data", "ledger"}
     assert row["zero_shot"] == _result(copied, "dtd", 1)["zero_shot"]
     assert "| set | shots | predictions | pets | dtd |" in page
     assert {row["predictions"] for row in _rows(copied)} == {"zero_shot", "accuracy"}

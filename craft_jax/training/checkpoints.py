@@ -5,12 +5,11 @@ they belong to, all under one digest: what a disk or a copy changed is passed ov
 latest and the one with the lowest training loss are kept.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +103,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax narrates every save, and we every failure
+        _silence_stragglers()
         self.folder = (workdir / CHECKPOINTS).absolute()
         if not read_only:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -161,15 +161,14 @@ class Checkpoints:
         """
         damaged: list[int] = []
         reason = ""
-        with _without_stragglers():
-            for step in sorted(self._manager.all_steps(), reverse=True):
-                try:
-                    return self._restore(step)._replace(damaged=tuple(damaged))
-                except UserError:
-                    raise
-                except Exception as error:  # whatever tensorstore, orbax or JSON make of damaged bytes
-                    damaged.append(step)
-                    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._restore(step)._replace(damaged=tuple(damaged))
+            except UserError:
+                raise
+            except Exception as error:  # whatever tensorstore, orbax or JSON make of damaged bytes
+                damaged.append(step)
+                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         if damaged:
             raise UserError(f"{self.folder}: no checkpoint can be read ({reason}); choose another --workdir")
         return None
@@ -201,20 +200,21 @@ class Checkpoints:
         return Restored(step=step, state=dict(items.state), tuned=tuned, about=items.about, damaged=())
 
 
-@contextlib.contextmanager
-def _without_stragglers() -> Iterator[None]:
-    """Keeps quiet about reads still under way when another read of the same damaged checkpoint has failed."""
+def _silence_stragglers() -> None:
+    """Keeps quiet, for good, about reads and writes still under way when another of the same checkpoint has failed.
+
+    Orbax closes the event loop that they report to; they do so whenever they end, some not before they are collected.
+    """
     report = sys.unraisablehook
+    if getattr(report, "leaves_out_stragglers", False):
+        return
 
     def report_others(event: Any) -> None:
         if "Event loop is closed" not in str(event.exc_value):
             report(event)
 
+    report_others.leaves_out_stragglers = True  # type: ignore[attr-defined]
     sys.unraisablehook = report_others
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
 
 
 def open_for_prediction(workdir: Path) -> Restored:

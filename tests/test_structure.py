@@ -13,7 +13,7 @@ PACKAGE = Path(craft_jax.__file__).parent
 ROOMS = [
     "errors", "files", "folders", "cli", "randomness", "precision", "config", "data", "blackbox", "method",
     "distributed", "progress", "encoding", "tuned_model", "evaluation", "training", "prediction", "predict", "main",
-    "sweep",
+    "sweep", "serve",
 ]  # fmt: skip
 MOST_FILES, MOST_LINES = 12, 300
 

@@ -16,17 +16,20 @@ from craft_jax.blackbox.interface import (
 )
 from craft_jax.blackbox.loading import load
 from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter
+from craft_jax.blackbox.owned import Owned, TextFeature
 from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors
 
 __all__ = [
     "SOFT_PROMPTS",
     "TEXTS",
+    "TextFeature",
     "BlackBox",
     "BudgetExceeded",
     "GradientRefused",
     "Handle",
     "Ledger",
     "Meter",
+    "Owned",
     "Owner",
     "check_finite",
     "connect",

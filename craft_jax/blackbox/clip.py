@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float, UInt8
 
 from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Described, Handle, opaque
-from craft_jax.blackbox.texts import TextDoor
+from craft_jax.blackbox.texts import TextDoor, captions_of
 from craft_jax.blackbox.towers import text
 from craft_jax.config import BUNDLED
 from craft_jax.errors import UserError
@@ -153,13 +153,8 @@ def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template:
     Raises:
       UserError: where a caption does not fit, or the template's words run into a class name.
     """
-    captions = [_tokenize(parts, template.replace("{}", name)) for name in class_names]
-    context = template.split("{}")[0].rstrip()
-    start = parts.tokenizer(context)["input_ids"][:-1]  # without EOS
-    n_ctx = len(start) - 1
-    for name, caption in zip(class_names, captions, strict=True):
-        if caption[: n_ctx + 1] != start:
-            raise UserError(f"black_box.template: the words before {{}} run into class name {name!r}; add a space")
+    tokenize = functools.partial(_tokenize, parts)
+    captions, n_ctx = captions_of(tokenize, class_names, template)
     tokens = parts.text_params["text_model"]["embeddings"]["token_embedding"]["embedding"]
     return ClipBlackBox(
         _text=arrange_text(parts.text_params, parts.text, captions, n_ctx, dtype),
@@ -171,7 +166,7 @@ def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template:
         _image_features=parts.image_features,
         _image_size=parts.image_size,
         _texts=TextDoor(
-            functools.partial(_tokenize, parts),
+            tokenize,
             tokens,
             parts.text_params["text_model"]["embeddings"]["position_embedding"]["embedding"],
         ),

@@ -5,6 +5,7 @@ The owner's side of the wall. Texts are data that change from call to call, so t
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,13 @@ from craft_jax.errors import UserError
 
 _AT_ONCE = 2048  # texts encoded in one call, which bounds memory
 _KEPT = 4  # lists of texts whose features are kept: those of a run's probes, asked about many chunks of images
+
+
+class Captions(NamedTuple):
+    """Of classes: token ids from SOS to the position that is pooled, of which `n_ctx` after SOS are the template's."""
+
+    ids: list[list[int]]
+    n_ctx: int
 
 
 class TextDoor:
@@ -53,25 +61,67 @@ class TextDoor:
             self._features.cache_clear()
         return self._features(tuple(texts))
 
+    def token_ids(self, text: str) -> list[int]:
+        """A text's tokens, from SOS to the position that is pooled; raises UserError where it does not fit."""
+        return self._tokenize(text)
+
+    def features_of_ids(self, tower: TextTower, captions: Sequence[Sequence[int]]) -> Float[Array, "T p"]:
+        """Normalised features of T captions of one length, as `token_ids` gives them; compiled for each T."""
+        return _features(self._arranged(tower, [caption[1:] for caption in captions]))
+
+    def for_classes(
+        self, tower: TextTower, class_names: Sequence[str], template: str
+    ) -> tuple[TextTower, Float[Array, "n_ctx d"]]:
+        """The tower arranged for soft prompts before C class names, and the unlearnt prompt.
+
+        Raises:
+          UserError: where a caption does not fit, or the template's words run into a class name.
+        """
+        captions, n_ctx = captions_of(self._tokenize, class_names, template)
+        suffixes = [caption[n_ctx + 1 :] for caption in captions]
+        order = np.argsort([len(suffix) for suffix in suffixes], kind="stable")
+        packed = [self._tokens[suffixes[c]] + self._positions[n_ctx + 1 : n_ctx + 1 + len(suffixes[c])] for c in order]
+        arranged = tower.replace(
+            suffix=jnp.asarray(np.concatenate(packed)).astype(tower.dtype),
+            prompt_positions=jnp.asarray(self._positions[1 : n_ctx + 1]),
+            class_rows=jnp.asarray(np.argsort(order)),
+            lengths=tuple(len(suffixes[c]) for c in order),
+        )
+        return arranged, jnp.asarray(self._tokens[captions[0][1 : n_ctx + 1]])
+
     def _encode(self, texts: tuple[str, ...]) -> Float[Array, "T p"]:
         captions = [self._tokenize(text)[1:] for text in texts]  # SOS is in the tower
         order = np.argsort([len(caption) for caption in captions], kind="stable")
+        assert self._tower is not None
         parts = [
-            _features(self._arranged([captions[i] for i in order[first : first + _AT_ONCE]]))
+            _features(self._arranged(self._tower, [captions[i] for i in order[first : first + _AT_ONCE]]))
             for first in range(0, len(order), _AT_ONCE)
         ]
         return jnp.concatenate(parts)[np.argsort(order)]
 
-    def _arranged(self, captions: Sequence[Sequence[int]]) -> TextTower:
+    def _arranged(self, tower: TextTower, captions: Sequence[Sequence[int]]) -> TextTower:
         """The tower for captions in order of length, without a soft prompt."""
-        assert self._tower is not None
         packed = [self._tokens[caption] + self._positions[1 : 1 + len(caption)] for caption in map(list, captions)]
-        return self._tower.replace(
-            suffix=jnp.asarray(np.concatenate(packed)).astype(self._tower.dtype),
+        return tower.replace(
+            suffix=jnp.asarray(np.concatenate(packed)).astype(tower.dtype),
             prompt_positions=jnp.zeros((0, self._tokens.shape[1]), jnp.float32),
             class_rows=jnp.arange(len(captions)),
             lengths=tuple(len(caption) for caption in captions),
         )
+
+
+def captions_of(tokenize: Callable[[str], list[int]], class_names: Sequence[str], template: str) -> Captions:
+    """The captions of C classes.
+
+    Raises:
+      UserError: where one does not fit, or the template's words run into a class name.
+    """
+    ids = [tokenize(template.replace("{}", name)) for name in class_names]
+    start = tokenize(template.split("{}")[0].rstrip())[:-1]  # without EOS
+    for name, caption in zip(class_names, ids, strict=True):
+        if caption[: len(start)] != start:
+            raise UserError(f"black_box.template: the words before {{}} run into class name {name!r}; add a space")
+    return Captions(ids, len(start) - 1)
 
 
 @jax.jit

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
 import sys
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,28 +61,7 @@ class PhotographFile:
 
     def open(self) -> Image.Image:
         """The image in RGB. Raises UserError where the file is missing, truncated, or no image of 8 or 16 bits."""
-        try:
-            with Image.open(self.path) as image:
-                deep = image.mode == "RGB" and any(";16" in _raw_mode(tile.args) for tile in image.tile)
-                image.load()
-                if deep:
-                    image.paste(self._from_16_bits(np.asarray(image)))
-                return upright(image, self.name)
-        except UserError:
-            raise
-        except FileNotFoundError as error:
-            raise UserError(f"{self.name}: no such image; check the path") from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(
-                f"{self.name}: not a readable image ({error}); replace it or take it out of the set"
-            ) from error
-
-    def _from_16_bits(self, high: np.ndarray) -> Image.Image:
-        """An image of several channels, of whose 16 bits Pillow gives the `high` 8 alone: black where 12 are in use."""
-        with Image.open(self.path) as image:
-            image.tile = [tile._replace(args=_other_byte(tile.args)) for tile in image.tile]
-            low = np.asarray(image)
-        return Image.fromarray(_in_8_bits(high * np.uint16(256) + low))
+        return _read(self.path, self.name)
 
     def fingerprint(self) -> str:
         """Of the file's bytes."""
@@ -89,6 +69,22 @@ class PhotographFile:
             return hashlib.sha256(self.path.read_bytes()).hexdigest()
         except OSError as error:
             raise UserError(f"{self.name}: no such image; check the path") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotographBytes:
+    """An image file's content; opens as the file does."""
+
+    content: bytes
+    name: str
+
+    def open(self) -> Image.Image:
+        """The image in RGB. Raises UserError where it is truncated, or no image of 8 or 16 bits."""
+        return _read(io.BytesIO(self.content), self.name)
+
+    def fingerprint(self) -> str:
+        """Of the content."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +134,31 @@ class PhotographArray:
     def fingerprint(self) -> str:
         """Of the pixels."""
         return _fingerprint(self.pixels)
+
+
+def _read(source: Path | io.BytesIO, name: str) -> Image.Image:
+    """A file's image, upright and in RGB."""
+    try:
+        with Image.open(source) as image:
+            deep = image.mode == "RGB" and any(";16" in _raw_mode(tile.args) for tile in image.tile)
+            image.load()
+            if deep:
+                image.paste(_from_16_bits(source, np.asarray(image)))
+            return upright(image, name)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{name}: no such image; check the path") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name}: not a readable image ({error}); replace it or take it out of the set") from error
+
+
+def _from_16_bits(source: Path | io.BytesIO, high: np.ndarray) -> Image.Image:
+    """An image of several channels, of whose 16 bits Pillow gives the `high` 8 alone: black where 12 are in use."""
+    with Image.open(source) as image:
+        image.tile = [tile._replace(args=_other_byte(tile.args)) for tile in image.tile]
+        low = np.asarray(image)
+    return Image.fromarray(_in_8_bits(high * np.uint16(256) + low))
 
 
 def upright(image: Image.Image, name: str) -> Image.Image:

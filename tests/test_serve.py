@@ -16,23 +16,39 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import craft_jax
 from craft_jax import blackbox, data
 from craft_jax.data import pixels
 from craft_jax.serve import bodies
 from craft_jax.serve.limits import Limits, Refused
 from craft_jax.serve.model import Memory
+from craft_jax.training import checkpoints
+from craft_jax.tuned_model import TunedModel
 from tests.conftest import BUNDLED
 
 CLASSES = ("pizza", "grand piano", "sunflower")
 TEXTS = ["a photo of a pizza.", "a photo of a grand piano.", "two words", "a photo of a sunflower."]
+HEAD = ((3, 8), (8, 3))
 TOKEN = "a-token-for-the-tests"
 
 
 @pytest.fixture(scope="module")
-def server():
+def tuned(small_black_box):
+    """What a run might have left: a prompt a little off, and a head that changes much."""
+    prompt = np.asarray(small_black_box.initial_prompt) + np.float32(0.01)
+    rng = np.random.default_rng(0)
+    dense = {f"Dense_{i}": {"kernel": rng.normal(size=size), "bias": np.zeros(size[1])} for i, size in enumerate(HEAD)}
+    head = jax.tree.map(np.float32, {"params": dense})
+    return TunedModel(prompt, head, small_black_box.identity, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def server(tuned, tmp_path_factory):
     """A server on a free port, which takes small requests and wants a token; stopped as a service manager would."""
-    command = [sys.executable, "-m", "craft_jax.serve", "--port=0", "--max_megabytes=1", "--max_images=40"]
-    command += ["--max_texts=50", "--max_megapixels=1"]
+    with checkpoints.Checkpoints(tmp_path_factory.mktemp("tuned")) as run:
+        run.save(0, {"nothing": np.zeros(1)}, tuned, {}, refined_loss=0.0)
+    command = [sys.executable, "-m", "craft_jax.serve", f"--checkpoint={run.folder}", "--port=0", "--max_megabytes=1"]
+    command += ["--max_images=40", "--max_texts=50", "--max_megapixels=1"]
     environment = os.environ | {"CRAFT_JAX_SERVE_TOKEN": TOKEN}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
         line = child.stdout.readline()
@@ -158,6 +174,52 @@ def test_texts_about_images_sent_before(client, squares, logits):
     answer = _array(client.post("/v1/texts", json={"texts": TEXTS, "ids": ids[::-1]}))
 
     np.testing.assert_allclose(answer, logits[::-1], atol=2e-5)
+
+
+def _embedded(answer):
+    assert answer.status_code == 200, answer.text
+    return [row["embedding"] for row in answer.json()["data"]]
+
+
+def test_embeddings_are_what_logits_are_made_of(client, photographs, logits):
+    uris = [f"data:image/jpeg;base64,{_base64(path)}" for path in photographs]
+    images = np.array(_embedded(client.post("/v1/embeddings", json={"input": uris, "modality": "image"})))
+    answer = client.post("/v1/embeddings", json={"model": "any", "input": TEXTS, "encoding_format": "base64"})
+    texts = np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in _embedded(answer)])
+    mixed = _embedded(client.post("/embeddings", json={"input": [{"text": TEXTS[0]}, {"image": uris[1]}, uris[0]]}))
+    alone = client.post("/v1/embeddings", json={"input": TEXTS[0]}).json()
+
+    scale = client.get("/v1/about").json()["logit_scale"]
+    np.testing.assert_allclose(scale * images @ texts.T, logits, atol=2e-5)
+    np.testing.assert_allclose(mixed, [texts[0], images[1], images[0]], atol=1e-6)
+    assert alone["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
+    for wrong in ({}, {"input": []}, {"input": [[1, 2]]}, {"input": "a", "modality": "audio"}):
+        assert client.post("/v1/embeddings", json=wrong).status_code == 400
+
+
+def test_a_tuned_model_labels_images_as_predict_does(client, photographs, tuned, small_black_box):
+    expected = craft_jax.predict(tuned, small_black_box, photographs)
+
+    def label(path):
+        return client.post("/label", params={"top": "3"}, content=path.read_bytes()).json()
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(label, photographs))
+    for answer, row in zip(answers, expected, strict=True):
+        assert answer["label"] == CLASSES[row.argmax()]
+        found = {best["label"]: best["probability"] for best in answer["top"]}
+        np.testing.assert_allclose([found[name] for name in CLASSES], row, atol=1e-5)
+    first, likeliest = photographs[0], {"top": "1"}
+    content = first.read_bytes()
+    for answer in (
+        client.post("/label", params=likeliest, files={"image": content}),
+        client.post("/label", params=likeliest, json={"image": _base64(first)}),
+    ):
+        assert answer.json()["top"] == answers[0]["top"][:1]
+    for wrong in (b"", b"no image", b"\xff\xd8\xff" + content[3:200]):
+        assert client.post("/label", content=wrong).status_code == 400
+    assert client.post("/label", params={"top": "0"}, content=content).status_code == 400
+    assert client.post("/label", files={"a": content, "b": content}).status_code == 400
 
 
 def test_names_of_images_that_were_not_sent_are_told(client, squares):

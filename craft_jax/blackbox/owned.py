@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from craft_jax.blackbox.clip import ClipBlackBox
 from craft_jax.blackbox.loading import load
@@ -61,9 +61,9 @@ class Owned:
         parts = []
         for first in range(0, len(images), _IMAGES_AT_ONCE):
             part = images[first : first + _IMAGES_AT_ONCE]
-            size = _at_least(len(part), 2)
-            self._bound_programs(("images", size))
-            parts.append(np.asarray(self._any.encode_images(_filled(part, size)))[: len(part)])
+            filled = self.padded(part)
+            self._bound_programs(("images", len(filled)))
+            parts.append(np.asarray(self._any.encode_images(filled))[: len(part)])
         return np.concatenate(parts)
 
     def texts(self, texts: Sequence[str]) -> list[TextFeature]:
@@ -106,11 +106,14 @@ class Owned:
         features: Float[np.ndarray, "N p"],
     ) -> Float[np.ndarray, "K N C"]:
         """The logits of N encoded images under each of K soft prompts, by a black box of `for_classes`."""
-        size = _at_least(len(features), 2)
-        self._bound_programs((black_box.class_names, black_box.identity["template"], prompts.shape, size))
-        return np.asarray(black_box.predict(jnp.asarray(prompts), jnp.asarray(_filled(features, size))))[
-            :, : len(features)
-        ]
+        filled = self.padded(features)
+        self._bound_programs((black_box.class_names, black_box.identity["template"], prompts.shape, len(filled)))
+        return np.asarray(black_box.predict(jnp.asarray(prompts), jnp.asarray(filled)))[:, : len(features)]
+
+    @staticmethod
+    def padded(rows: Shaped[np.ndarray, "N ..."]) -> Shaped[np.ndarray, "M ..."]:
+        """Rows, the last one repeated up to a power of two of them: a few sizes, for each of which is compiled once."""
+        return np.concatenate([rows, np.repeat(rows[-1:], _at_least(len(rows), 2) - len(rows), axis=0)])
 
     def _bound_programs(self, shape: object) -> None:
         self._shapes.add(shape)
@@ -128,13 +131,8 @@ def _of_one_length(ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 
 
 def _at_least(count: int, base: int) -> int:
-    """The lowest power of `base` that is no less than `count`: a few sizes, each compiled once."""
+    """The lowest power of `base` that is no less than `count`."""
     size = 1
     while size < count:
         size *= base
     return size
-
-
-def _filled(rows: np.ndarray, size: int) -> np.ndarray:
-    """Rows, the last one repeated up to `size` of them."""
-    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from craft_jax.errors import UserError
-from craft_jax.serve import labels, own
+from craft_jax.serve import embeddings, labels, own, tuned
 from craft_jax.serve.limits import Counts, Limits, Refused
 from craft_jax.serve.model import Served
 
@@ -24,19 +24,29 @@ _OPEN = {"/health"}  # without the token, for whoever looks whether the server l
 _NOT_COUNTED = {"/health", "/counts", "/v1/about"}
 
 
-def of_model(served: Served, token: str | None) -> Starlette:
-    """The application that puts a CLIP behind its forms."""
+def build(served: Served, labeller: tuned.Labeller | None, token: str | None) -> Starlette:
+    """The application.
+
+    Args:
+      served: the CLIP behind the forms.
+      labeller: of a tuned model, for one address more.
+      token: that requests must bring; None takes all.
+    """
     forms: list[tuple[str, str, Form]] = [
         ("/", "POST", labels.zero_shot),
         ("/models/{model:path}", "POST", labels.zero_shot),
         ("/clip/compare", "POST", labels.compare),
         ("/post", "POST", labels.rank),
+        ("/embeddings", "POST", embeddings.embeddings),
+        ("/v1/embeddings", "POST", embeddings.embeddings),
         ("/v1/about", "GET", own.about),
         ("/v1/images", "POST", own.images),
         ("/v1/predict", "POST", own.predict),
         ("/v1/texts", "POST", own.texts),
     ]
     routes = [_route(path, method, form, served) for path, method, form in forms]
+    if labeller:
+        routes.append(_route("/label", "POST", tuned.label, labeller))
     return _application(routes, served.name, served.counts, served.limits, token)
 
 

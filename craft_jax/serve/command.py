@@ -13,21 +13,30 @@ from typing import Any
 
 from absl import flags
 
+from craft_jax import folders
 from craft_jax.cli import parse
+from craft_jax.config import BUNDLED
 from craft_jax.errors import UserError
 
 TOKEN = "CRAFT_JAX_SERVE_TOKEN"
 _USAGE = f"""\
 usage: python -m craft_jax.serve --model=bundled [--host=127.0.0.1] [--port=8000]
+       python -m craft_jax.serve --checkpoint=runs/demo
 
-Puts a local CLIP behind the forms that hosted models are asked in; docs/serve.md shows each. Other machines reach it
-with --host=0.0.0.0, and then the environment variable {TOKEN} must hold the token that requests bring."""
+Puts a local CLIP behind the forms that hosted models are asked in; docs/serve.md shows each. With a checkpoint it is
+the CLIP that was tuned for, and POST /label answers an image's classes by what was tuned. Other machines reach it with
+--host=0.0.0.0, and then the environment variable {TOKEN} must hold the token that requests bring."""
 
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
-    flags.DEFINE_string("model", "bundled", "As black_box.model takes it.", flag_values=values)
-    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "That it computes in.", flag_values=values)
+    flags.DEFINE_string(
+        "model", None, "As black_box.model takes it; with --checkpoint, where it is now.", flag_values=values
+    )
+    flags.DEFINE_string("checkpoint", None, "Workdir of a run, such as runs/demo, to label by.", flag_values=values)
+    flags.DEFINE_enum(
+        "dtype", None, ["float32", "bfloat16"], "That it computes in; float32, or the run's.", flag_values=values
+    )
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.", flag_values=values)
     flags.DEFINE_integer("port", 8000, "Port to listen at; 0 takes a free one.", 0, 65535, flag_values=values)
     flags.DEFINE_integer("max_megabytes", 64, "Of a request's body.", 1, flag_values=values)
@@ -48,6 +57,8 @@ def main(argv: list[str]) -> None:
     given, rest = parse(_flags(), argv, usage=_USAGE)
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; {_USAGE.splitlines()[0]}")
+    if not given.model and not given.checkpoint:
+        raise UserError(f"--model or --checkpoint is missing; try --model={BUNDLED}")
     if given.keep_images < given.max_images:
         raise UserError(f"--keep_images={given.keep_images} must be at least --max_images={given.max_images}")
     _check_installed()
@@ -60,8 +71,9 @@ def main(argv: list[str]) -> None:
 def _application(given: flags.FlagValues, token: str | None) -> Any:
     # Imported here, so that --help and a wrong command line answer at once.
     from craft_jax import blackbox
-    from craft_jax.serve import app, model
+    from craft_jax.serve import app, model, tuned
     from craft_jax.serve.limits import Counts, Limits
+    from craft_jax.training import checkpoints
 
     limits = Limits(
         body=given.max_megabytes * 2**20,
@@ -71,8 +83,20 @@ def _application(given: flags.FlagValues, token: str | None) -> Any:
         in_flight=given.max_in_flight,
         kept_images=given.keep_images,
     )
-    owned = blackbox.Owned(given.model, given.dtype)
-    return app.of_model(model.Served(given.model, owned, limits, Counts()), token)
+    if not given.checkpoint:
+        name, dtype = given.model, given.dtype or "float32"
+        served = model.Served(name, blackbox.Owned(name, dtype), limits, Counts())
+        return app.build(served, None, token)
+
+    made = checkpoints.open_for_prediction(folders.named(given.checkpoint, "--checkpoint")).tuned
+    if blackbox.is_remote(made.black_box):
+        raise UserError(
+            f"the checkpoint is for {made.black_box['model']}, a remote black box, which is not here to serve"
+        )
+    name, dtype = given.model or made.black_box["model"], given.dtype or made.black_box["dtype"]
+    owned = blackbox.Owned(name, dtype)
+    served = model.Served(name, owned, limits, Counts())
+    return app.build(served, tuned.Labeller(served, owned, made), token)
 
 
 def _check_installed() -> None:

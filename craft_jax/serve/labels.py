@@ -111,8 +111,8 @@ def _ranked(texts: list[str], cosines: np.ndarray, logit_scale: float) -> list[d
 
 
 async def _cosines(served: Served, squares: list[Any], captions: list[str]) -> Float[np.ndarray, "N T"]:
-    """Counts what a request has brought, and compares it."""
+    """Compares what a request has brought, and counts it."""
+    images, texts = await served.images(squares), await served.text_features(captions)
     served.counts.images += len(squares)
     served.counts.texts += len(captions)
-    images, texts = await served.images(squares), await served.text_features(captions)
     return images @ texts.T

@@ -57,13 +57,13 @@ class Limits(NamedTuple):
 
 @dataclasses.dataclass
 class Counts:
-    """What has arrived since the start; a refused request counts as one and its content does not.
+    """What has arrived since the start; the content of a request counts once it is ready to be answered.
 
     Attributes:
       requests: to any address that asks the model, refused ones too.
       answered: requests that were answered with what they asked for.
       images, texts, prompts: in them, class names as texts, repeats too.
-      predictions: prompts x images.
+      predictions: prompts, or texts, x images, where images were sent before.
       encoded_images, encoded_texts: those that were not in memory.
     """
 

@@ -3,7 +3,7 @@
 import collections
 import functools
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -91,6 +91,16 @@ class Served:
     async def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "T p"]:
         """The features alone."""
         return np.stack([text.feature for text in await self.texts(texts)])
+
+    def answering(
+        self, answer: Callable[[Float[np.ndarray, "N p"]], np.ndarray]
+    ) -> Callable[[Sequence[Square]], Awaitable[list[np.ndarray]]]:
+        """From images to what `answer` makes of their features, row for row, by the worker."""
+
+        def together(squares: Sequence[Square]) -> list[np.ndarray]:
+            return list(answer(np.stack(self._encode_images(squares))))
+
+        return functools.partial(self._worker.do, together)
 
     async def known(self, ids: Sequence[str]) -> Float[np.ndarray, "N p"]:
         """The features of images that were sent before; raises Refused where some are not known."""

@@ -39,8 +39,8 @@ async def images(request: Request, served: Served) -> JSONResponse:
         raise Refused(f"images is {pixels.dtype} {list(pixels.shape)}, not uint8 [N, {size}, {size}, 3]")
     served.limits.check("images", len(pixels))
     squares = await run_in_threadpool(lambda: [square(image) for image in pixels])
-    served.counts.images += len(squares)
     await served.images(squares)
+    served.counts.images += len(squares)
     return JSONResponse({"ids": [image.id for image in squares]})
 
 
@@ -62,9 +62,9 @@ async def texts(request: Request, served: Served) -> Response:
     captions = bodies.texts(body.get("texts"), "texts", served.limits)
     ids = bodies.names(body.get("ids"), "ids", served.limits)
     features = await served.known(ids)
+    encoded = await served.text_features(captions)
     served.counts.texts += len(captions)
     served.counts.predictions += len(captions) * len(ids)
-    encoded = await served.text_features(captions)
     return _array(np.float32(served.logit_scale) * (features @ encoded.T))
 
 

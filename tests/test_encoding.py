@@ -75,6 +75,7 @@ class _MeanColour(struct.PyTreeNode):
     """A black box of any image size, whose answers need nothing but an image's mean colour."""
 
     image_size: int = struct.field(pytree_node=False)
+    resizing: pixels.Resizing = struct.field(pytree_node=False, default=pixels.USUAL)
     identity = {"fingerprint": "mean colour", "dtype": "float32"}
 
     def encode_images(self, images):
@@ -85,6 +86,7 @@ def test_another_image_size_is_encoded_anew(photographs, tmp_path):
     assert _views(_MeanColour(32), photographs, tmp_path)[1] == 36
     assert _views(_MeanColour(48), photographs, tmp_path)[1] == 36
     assert _views(_MeanColour(32), photographs, tmp_path)[1] == 0
+    assert _views(_MeanColour(32, pixels.Resizing((28,))), photographs, tmp_path)[1] == 36
 
 
 def test_the_cache_is_looked_at_before_anything_is_made_for_each_view(photographs, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Described, Handle,
 from craft_jax.blackbox.texts import TextDoor, captions_of
 from craft_jax.blackbox.towers import text
 from craft_jax.config import BUNDLED
+from craft_jax.data import pixels
 from craft_jax.errors import UserError
 
 
@@ -53,6 +54,7 @@ class ClipParts(NamedTuple):
       image_size: side of the square images.
       tokenizer: from a caption to `input_ids` with SOS and EOS.
       weights: all parameters as the files hold them, for the fingerprint.
+      resizing: how photographs are resized before the squares are cut out of them.
     """
 
     image_features: Callable[[Any, Array], Array]
@@ -64,6 +66,7 @@ class ClipParts(NamedTuple):
     image_size: int
     tokenizer: Any
     weights: Any
+    resizing: pixels.Resizing = pixels.USUAL
 
 
 class ClipBlackBox(Described):
@@ -165,6 +168,7 @@ def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template:
         _pixel_std=jnp.array(parts.pixel_std, jnp.float32),
         _image_features=parts.image_features,
         _image_size=parts.image_size,
+        _resizing=parts.resizing,
         _texts=TextDoor(
             tokenize,
             tokens,
@@ -175,7 +179,7 @@ def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template:
             ("model", model if model == BUNDLED or not os.path.exists(model) else os.path.abspath(model)),
             ("template", template),
             ("dtype", dtype),
-            ("fingerprint", _fingerprint([parts.weights, list(parts.pixel_mean), list(parts.pixel_std)])),
+            ("fingerprint", _fingerprint(_all_that_answers_depend_on(parts))),
         ),
     )
 
@@ -211,6 +215,12 @@ def arrange_text(
         activation=settings.activation,
         dtype=dtype,
     )
+
+
+def _all_that_answers_depend_on(parts: ClipParts) -> list[Any]:
+    everything = [parts.weights, list(parts.pixel_mean), list(parts.pixel_std)]
+    # Fingerprints of models that prepare images as usual are as they were before there were others.
+    return everything if parts.resizing == pixels.USUAL else [*everything, list(parts.resizing)]
 
 
 def _fingerprint(everything: Any) -> str:

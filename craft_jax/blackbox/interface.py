@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, UInt8
 
+from craft_jax.data import pixels
 from craft_jax.errors import UserError
 
 Handle = Any
@@ -45,6 +46,10 @@ class BlackBox(Protocol):
         """Side of the square images that it takes, in pixels."""
 
     @property
+    def resizing(self) -> pixels.Resizing:
+        """How a photograph is resized before that square is cut out of it."""
+
+    @property
     def takes(self) -> frozenset[str]:
         """SOFT_PROMPTS, TEXTS, or both: which of `predict` and `predict_texts` it answers."""
 
@@ -71,6 +76,7 @@ class Described(struct.PyTreeNode):
     _image_size: int = struct.field(pytree_node=False)
     _class_names: tuple[str, ...] = struct.field(pytree_node=False)
     _identity: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False)
+    _resizing: pixels.Resizing = struct.field(pytree_node=False, default=pixels.USUAL, kw_only=True)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -86,6 +92,11 @@ class Described(struct.PyTreeNode):
     def image_size(self) -> int:
         """Side of the square images that it takes, in pixels."""
         return self._image_size
+
+    @property
+    def resizing(self) -> pixels.Resizing:
+        """How a photograph is resized before that square is cut out of it."""
+        return self._resizing
 
     @property
     def initial_prompt(self) -> Float[Array, "n_ctx d"]:

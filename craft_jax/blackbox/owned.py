@@ -14,6 +14,7 @@ from jaxtyping import Float, Shaped, UInt8
 
 from craft_jax.blackbox.clip import ClipBlackBox
 from craft_jax.blackbox.loading import load
+from craft_jax.data import pixels
 
 _IMAGES_AT_ONCE = 64
 _TEXTS_AT_ONCE = 1024
@@ -50,6 +51,11 @@ class Owned:
     def image_size(self) -> int:
         """Side of the square images that it takes, in pixels."""
         return self._any.image_size
+
+    @property
+    def resizing(self) -> pixels.Resizing:
+        """How a photograph is resized before that square is cut out of it."""
+        return self._any.resizing
 
     @property
     def logit_scale(self) -> float:

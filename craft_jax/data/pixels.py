@@ -1,6 +1,7 @@
 """From photographs to the uint8 squares that a black box takes: the centre crop, and random training views.
 
-The centre crop is CLIP's own preprocessing, bit for bit; the views are the published runs' RandomResizedCrop and flip.
+The centre crop is CLIP's own preprocessing, bit for bit, as a model's files ask for it; the views are the published
+runs' RandomResizedCrop and flip.
 """
 
 import collections
@@ -9,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -28,19 +30,47 @@ _CROP_ATTEMPTS = 10
 _BATCHES_AHEAD = 2
 
 
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Short side to `size` pixels, bicubic, then the central square."""
-    width, height = image.size
-    short = min(width, height)
-    width, height = int(size * width / short), int(size * height / short)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
+class Resizing(NamedTuple):
+    """How a photograph is resized before a model's square is cut out of its centre.
+
+    Attributes:
+      sides: (short side,) or (height, width) in pixels, () to leave it as it is, None for the square's own side.
+      resample: Pillow's number of the filter.
+    """
+
+    sides: tuple[int, ...] | None = None
+    resample: int = int(Image.Resampling.BICUBIC)
+
+
+USUAL = Resizing()
+"""CLIP's own."""
+
+
+def centre_crop(image: Image.Image, size: int, resizing: Resizing = USUAL) -> Image.Image:
+    """The photograph resized, then its central square of `size` pixels, with black where it has none."""
+    sides = (size,) if resizing.sides is None else resizing.sides
+    if sides:
+        image = image.resize(_resized(image, sides), Image.Resampling(resizing.resample))
+    left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
 
 
-def random_view(rng: np.random.Generator, image: Image.Image, size: int) -> Image.Image:
-    """RandomResizedCrop (half to all of the area, ratio 3/4 to 4/3, bicubic), then a flip every other time."""
-    image = image.crop(_random_box(rng, *image.size)).resize((size, size), Image.Resampling.BICUBIC)
+def _resized(image: Image.Image, sides: tuple[int, ...]) -> tuple[int, int]:
+    """Width and height."""
+    if len(sides) == 2:
+        return sides[1], sides[0]
+    short = min(image.size)
+    return int(sides[0] * image.width / short), int(sides[0] * image.height / short)
+
+
+def random_view(rng: np.random.Generator, image: Image.Image, size: int, resizing: Resizing = USUAL) -> Image.Image:
+    """RandomResizedCrop (half to all of the area, ratio 3/4 to 4/3), then a flip every other time.
+
+    Where photographs are tested in their own pixels, it is of the part that a test sees, so as not to show others.
+    """
+    if resizing.sides == ():
+        image = centre_crop(image, size, resizing)
+    image = image.crop(_random_box(rng, *image.size)).resize((size, size), Image.Resampling(resizing.resample))
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
 
 
@@ -57,14 +87,14 @@ def _random_box(rng: np.random.Generator, width: int, height: int) -> tuple[int,
     return left, top, left + side, top + side
 
 
-def view_crop(seed: int, view: int, position: int) -> Crop:
+def view_crop(seed: int, view: int, position: int, resizing: Resizing = USUAL) -> Crop:
     """The crop of one view of the training photograph at `position`: the same in every run with this seed."""
-    return functools.partial(_view, seed, view, position)
+    return functools.partial(_view, seed, view, position, resizing)
 
 
-def _view(seed: int, view: int, position: int, image: Image.Image, size: int) -> Image.Image:
+def _view(seed: int, view: int, position: int, resizing: Resizing, image: Image.Image, size: int) -> Image.Image:
     # The generator is made here, for there are N x V views and most runs find theirs in the cache.
-    return random_view(host_generator(seed, Stream.AUGMENTATION, view, position), image, size)
+    return random_view(host_generator(seed, Stream.AUGMENTATION, view, position), image, size, resizing)
 
 
 def batches(

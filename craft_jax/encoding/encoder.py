@@ -55,7 +55,8 @@ class Encoder:
         """
         if views == 0:
             return jax.tree.map(lambda leaf: leaf[None], self.centre_crops(photographs))
-        crops = [[pixels.view_crop(seed, view, i) for view in range(views)] for i in range(len(photographs))]
+        resizing = self.black_box.resizing
+        crops = [[pixels.view_crop(seed, view, i, resizing) for view in range(views)] for i in range(len(photographs))]
         handle = self._encode(photographs, crops, f"{views} views of seed {seed}")
         by_view = jax.tree.map(lambda leaf: leaf.reshape(len(photographs), views, *leaf.shape[1:]), handle)
         return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), by_view)
@@ -66,7 +67,8 @@ class Encoder:
         Raises:
           UserError: naming the photograph, where one cannot be read.
         """
-        return self._encode(photographs, [[pixels.centre_crop]] * len(photographs), "centre crop")
+        crop = functools.partial(pixels.centre_crop, resizing=self.black_box.resizing)
+        return self._encode(photographs, [[crop]] * len(photographs), "centre crop")
 
     def _encode(
         self, photographs: Sequence[Photograph], crops: Sequence[Sequence[pixels.Crop]], crops_name: str
@@ -192,6 +194,7 @@ def _content_key(black_box: BlackBox, photographs: Sequence[Photograph], crops_n
         str(black_box.image_size),
         str(batch_size(black_box.image_size)),
         crops_name,
+        *([] if black_box.resizing == pixels.USUAL else [str(tuple(black_box.resizing))]),
     ]
     parts += [photograph.fingerprint() for photograph in photographs]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from craft_jax.data import PhotographBytes, pixels
 from craft_jax.serve.limits import Limits, Refused
-from craft_jax.serve.model import Square, square
+from craft_jax.serve.model import Served, Square, square
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
@@ -72,10 +72,10 @@ def names(value: Any, name: str, limits: Limits) -> list[str]:
     return value
 
 
-async def squares(encoded: Sequence[Any], name: str, size: int, limits: Limits) -> list[Square]:
-    """Images that are base64 or data URIs, as the model takes them: the centre crop of `size` pixels."""
-    limits.check("images", len(encoded))
-    return await run_in_threadpool(lambda: [crop(unpacked(image, name), name, size, limits) for image in encoded])
+async def squares(encoded: Sequence[Any], name: str, served: Served) -> list[Square]:
+    """Images that are base64 or data URIs, as the model takes them: resized, and their centre."""
+    served.limits.check("images", len(encoded))
+    return await run_in_threadpool(lambda: [crop(unpacked(image, name), name, served) for image in encoded])
 
 
 def unpacked(encoded: Any, name: str) -> bytes:
@@ -94,17 +94,17 @@ def unpacked(encoded: Any, name: str) -> bytes:
         raise Refused(f"{name} is not base64 ({error})") from error
 
 
-def crop(content: bytes, name: str, size: int, limits: Limits) -> Square:
+def crop(content: bytes, name: str, served: Served) -> Square:
     """An image file as the model takes it; raises Refused where it is none, or has too many pixels to be opened."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             count = math.prod(image.size)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Refused(f"{name} is not an image in {', '.join(_FORMATS)}") from error
-    if count > limits.pixels:
-        raise Refused(f"{name} has {count} pixels; this server takes {limits.pixels}", 413)
+    if count > served.limits.pixels:
+        raise Refused(f"{name} has {count} pixels; this server takes {served.limits.pixels}", 413)
     photograph = PhotographBytes(content, name).open()
-    return square(np.asarray(pixels.centre_crop(photograph, size)))
+    return square(np.asarray(pixels.centre_crop(photograph, served.image_size, served.resizing)))
 
 
 def arrays(body: bytes, wanted: Sequence[str], limits: Limits) -> dict[str, np.ndarray]:

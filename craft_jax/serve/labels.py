@@ -38,7 +38,7 @@ async def zero_shot(request: Request, served: Served) -> JSONResponse:
     template = parameters.get("hypothesis_template", _TEMPLATE)
     if not isinstance(template, str) or "{}" not in template:
         raise Refused("parameters.hypothesis_template must be a text with {} where the label goes")
-    squares = await bodies.squares([image], "inputs", served.image_size, served.limits)
+    squares = await bodies.squares([image], "inputs", served)
     captions = bodies.texts([template.replace("{}", name) for name in names], "candidate_labels", served.limits)
     cosines = await _cosines(served, squares, captions)
     scores = softmax(served.logit_scale * cosines[0])
@@ -60,7 +60,7 @@ async def compare(request: Request, served: Served) -> JSONResponse:
         subject = subject.get("value")
     prompts = list(prompt.values()) if isinstance(prompt, dict) else [prompt] if isinstance(prompt, str) else prompt
     captions = bodies.texts(prompts, "prompt", served.limits)
-    squares = await bodies.squares([subject], "subject", served.image_size, served.limits)
+    squares = await bodies.squares([subject], "subject", served)
     similarity: Any = (await _cosines(served, squares, captions))[0].tolist()
     if isinstance(prompt, dict):
         similarity = dict(zip(prompt, similarity, strict=True))
@@ -80,7 +80,7 @@ async def rank(request: Request, served: Served) -> JSONResponse:
     captions = [_matches(document) for document in documents]
     flat = bodies.texts([text for texts in captions for text in texts], "data.matches", served.limits)
     images = [document.get("uri", document.get("blob")) for document in documents]
-    squares = await bodies.squares(images, "data.uri", served.image_size, served.limits)
+    squares = await bodies.squares(images, "data.uri", served)
     cosines = await _cosines(served, squares, flat)
     answers, first = [], 0
     for row, texts in zip(cosines, captions, strict=True):

@@ -73,7 +73,8 @@ class Served:
 
     def __init__(self, name: str, owned: Owned, limits: Limits, counts: Counts) -> None:
         self.name, self.limits, self.counts = name, limits, counts
-        self.image_size, self.logit_scale, self.fingerprint = owned.image_size, owned.logit_scale, owned.fingerprint
+        self.image_size, self.resizing = owned.image_size, owned.resizing
+        self.logit_scale, self.fingerprint = owned.logit_scale, owned.fingerprint
         self._owned = owned
         self._images: Memory[str, np.ndarray] = Memory(limits.kept_images)
         self._texts: Memory[str, TextFeature] = Memory(limits.kept_texts)

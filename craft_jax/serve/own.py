@@ -22,6 +22,7 @@ async def about(request: Request, served: Served) -> JSONResponse:
             "model": served.name,
             "fingerprint": served.fingerprint,
             "image_size": served.image_size,
+            "resizing": served.resizing._asdict(),
             "initial_prompt": prompt.tolist(),
             "takes": ["soft prompts", "texts"],
             "logit_scale": served.logit_scale,

@@ -32,7 +32,7 @@ def read(model: str, dtype: str) -> ClipParts:
     Raises:
       UserError: where it cannot be loaded or lacks weights.
     """
-    clip, tokenizer, pixels = _load_pretrained(model, dtype)
+    clip, tokenizer, preparation = _load_pretrained(model, dtype)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), clip.params)
     return ClipParts(
         image_features=functools.partial(image_features, clip.module),
@@ -40,11 +40,12 @@ def read(model: str, dtype: str) -> ClipParts:
         image_params={name: params[name] for name in ("vision_model", "visual_projection", "logit_scale")},
         text_params={name: params[name] for name in ("text_model", "text_projection", "logit_scale")},
         text=text_settings(clip.config.text_config),
-        pixel_mean=pixels.mean,
-        pixel_std=pixels.std,
+        pixel_mean=preparation.mean,
+        pixel_std=preparation.std,
         image_size=clip.config.vision_config.image_size,
         tokenizer=tokenizer,
         weights=clip.params,
+        resizing=preparation.resizing,
     )
 
 
@@ -61,7 +62,7 @@ def text_settings(config: Any) -> TextSettings:
     )
 
 
-def _load_pretrained(model: str, dtype: str) -> tuple[Any, Any, Any]:
+def _load_pretrained(model: str, dtype: str) -> tuple[Any, Any, preprocessing.Preparation]:
     # transformers takes over a second to import: only whoever loads a model waits for it.
     import transformers
 
@@ -71,7 +72,7 @@ def _load_pretrained(model: str, dtype: str) -> tuple[Any, Any, Any]:
     try:
         clip = _without_random_weights(transformers.FlaxCLIPModel).from_pretrained(folder, dtype=jnp.dtype(dtype))
         tokenizer = transformers.CLIPTokenizerFast.from_pretrained(folder)
-        pixels = transformers.CLIPImageProcessor.from_pretrained(folder)
+        settings, _ = transformers.CLIPImageProcessor.get_image_processor_dict(folder)
     except Exception as error:  # the hub client, safetensors, msgpack and JSON each raise their own kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -86,7 +87,7 @@ def _load_pretrained(model: str, dtype: str) -> tuple[Any, Any, Any]:
     ]
     if absent:
         raise UserError(f"black_box.model={model!r} lacks {len(absent)} weights, among them {absent[0]}; complete it")
-    return clip, tokenizer, preprocessing.check(pixels, clip.config.vision_config.image_size, model)
+    return clip, tokenizer, preprocessing.read(settings, clip.config.vision_config.image_size, model)
 
 
 def _without_random_weights(model_class: Any) -> Any:

@@ -1,12 +1,16 @@
 """The server, in a process of its own on loopback: what it answers is what the local black box answers."""
 
+import asyncio
 import base64
 import io
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,18 +20,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import craft_jax
-from craft_jax import blackbox, data
+from craft_jax import blackbox, data, evaluation
+from craft_jax.blackbox import Meter
 from craft_jax.data import pixels
-from craft_jax.serve import bodies
-from craft_jax.serve.limits import Limits, Refused
+from craft_jax.serve import app, bodies
+from craft_jax.serve.limits import Counts, Limits, Refused
 from craft_jax.serve.model import Memory
+from craft_jax.serve.worker import Worker
 from craft_jax.training import checkpoints
 from craft_jax.tuned_model import TunedModel
 from tests.conftest import BUNDLED
 
 CLASSES = ("pizza", "grand piano", "sunflower")
-TEXTS = ["a photo of a pizza.", "a photo of a grand piano.", "two words", "a photo of a sunflower."]
+# Tokens: 9, and 10 of the second. What compiles alike on both sides is compiled once.
+TEXTS = ["a photo of a pizza.", "a photo of a grand piano.", "a photo of an old piano", "a photo of a sunflower."]
+TEXTS.append("a photo of a dragon.")
 HEAD = ((3, 8), (8, 3))
 TOKEN = "a-token-for-the-tests"
 
@@ -53,8 +60,17 @@ def server(tuned, tmp_path_factory):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
         line = child.stdout.readline()
         assert line.startswith("serving at http://127.0.0.1:"), child.stderr.read()
-        yield line.split()[-1]
-        child.send_signal(signal.SIGTERM)
+        address = line.split()[-1]
+        yield address
+
+        def body():
+            yield b"{"
+            time.sleep(0.1)  # until the server has begun with it
+            child.send_signal(signal.SIGTERM)
+            yield b"}"
+
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        assert httpx.post(address, content=body(), headers=headers).json()["error"].startswith("inputs is missing")
         out, err = child.communicate(timeout=20)
     assert (child.returncode, out, err) == (0, "", "")
 
@@ -110,6 +126,25 @@ def _scores(answer):
     return [{row["label"]: row["score"] for row in found}[text] for text in TEXTS]
 
 
+def test_soft_prompts_are_answered_as_the_local_black_box_does(client, small_black_box, squares):
+    about = client.get("/v1/about", params={"template": "a photo of a {}."}).json()
+    initial = np.array(about["initial_prompt"], np.float32)
+    rng = np.random.default_rng(0)
+    one = initial + rng.normal(0, 0.02, (1, *initial.shape)).astype(np.float32)
+    each = initial + rng.normal(0, 0.02, (2, 3, *initial.shape)).astype(np.float32)
+    ids = client.post("/v1/images", content=_npz(images=squares)).json()["ids"]
+    handle = small_black_box.encode_images(squares)
+
+    np.testing.assert_array_equal(initial, small_black_box.initial_prompt)
+    assert about["fingerprint"] == small_black_box.identity["fingerprint"]
+    assert (about["image_size"], about["takes"]) == (squares.shape[1], ["soft prompts", "texts"])
+    for prompts, images in ((one, 1), (each, 4)):
+        content = _npz(prompts=prompts, ids=ids[:images], classes=CLASSES, template="a photo of a {}.")
+        answer = _array(client.post("/v1/predict", content=content))
+        assert answer.dtype == np.float32
+        np.testing.assert_allclose(answer, small_black_box.predict(prompts, handle[:images]), atol=2e-5)
+
+
 def test_scores_are_the_local_softmax(client, photographs, logits):
     expected = np.asarray(jax.nn.softmax(logits))
 
@@ -135,8 +170,8 @@ def test_similarities_are_cosines_in_order(client, photographs, logits):
 
     similarity = client.post("/clip/compare", json=asked).json()["similarity"]
     np.testing.assert_allclose(np.array(similarity) * scale, logits[0], atol=2e-5)
-    named = client.post("/clip/compare", json=asked | {"prompt": dict(zip("abcd", TEXTS, strict=True))}).json()
-    assert named["similarity"] == dict(zip("abcd", similarity, strict=True))
+    named = client.post("/clip/compare", json=asked | {"prompt": dict(zip("abcde", TEXTS, strict=True))}).json()
+    assert named["similarity"] == dict(zip("abcde", similarity, strict=True))
 
 
 def test_ranked_matches_have_score_and_cosine(client, photographs, logits):
@@ -148,25 +183,6 @@ def test_ranked_matches_have_score_and_cosine(client, photographs, logits):
         assert [match["text"] for match in document["matches"]] == [TEXTS[i] for i in np.argsort(-row)]
         scores = [match["scores"]["clip_score"]["value"] for match in document["matches"]]
         np.testing.assert_allclose(scores, np.sort(jax.nn.softmax(row))[::-1], atol=1e-6)
-
-
-def test_soft_prompts_are_answered_as_the_local_black_box_does(client, small_black_box, squares):
-    about = client.get("/v1/about", params={"template": "a photo of a {}."}).json()
-    initial = np.array(about["initial_prompt"], np.float32)
-    rng = np.random.default_rng(0)
-    one = initial + rng.normal(0, 0.02, (2, *initial.shape)).astype(np.float32)
-    each = initial + rng.normal(0, 0.02, (2, 3, *initial.shape)).astype(np.float32)
-    ids = client.post("/v1/images", content=_npz(images=squares)).json()["ids"]
-    handle = small_black_box.encode_images(squares)
-
-    np.testing.assert_array_equal(initial, small_black_box.initial_prompt)
-    assert about["fingerprint"] == small_black_box.identity["fingerprint"]
-    assert (about["image_size"], about["takes"]) == (squares.shape[1], ["soft prompts", "texts"])
-    for prompts in (one, each):
-        content = _npz(prompts=prompts, ids=ids, classes=CLASSES, template="a photo of a {}.")
-        answer = _array(client.post("/v1/predict", content=content))
-        assert answer.dtype == np.float32
-        np.testing.assert_allclose(answer, small_black_box.predict(prompts, handle), atol=2e-5)
 
 
 def test_texts_about_images_sent_before(client, squares, logits):
@@ -197,25 +213,21 @@ def test_embeddings_are_what_logits_are_made_of(client, photographs, logits):
         assert client.post("/v1/embeddings", json=wrong).status_code == 400
 
 
-def test_a_tuned_model_labels_images_as_predict_does(client, photographs, tuned, small_black_box):
-    expected = craft_jax.predict(tuned, small_black_box, photographs)
-
-    def label(path):
-        return client.post("/label", params={"top": "3"}, content=path.read_bytes()).json()
-
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(label, photographs))
-    for answer, row in zip(answers, expected, strict=True):
-        assert answer["label"] == CLASSES[row.argmax()]
-        found = {best["label"]: best["probability"] for best in answer["top"]}
-        np.testing.assert_allclose([found[name] for name in CLASSES], row, atol=1e-5)
+def test_a_tuned_model_labels_images(client, photographs, squares, tuned, small_black_box):
     first, likeliest = photographs[0], {"top": "1"}
     content = first.read_bytes()
-    for answer in (
+    handle = small_black_box.encode_images(squares)[:1]
+    expected = np.asarray(jax.nn.softmax(evaluation.logits(small_black_box, tuned, handle, 1, Meter(None))[1]))[0]
+    answer = client.post("/label", content=content).json()
+    found = {best["label"]: best["probability"] for best in answer["top"]}
+
+    assert answer["label"] == CLASSES[expected.argmax()]
+    np.testing.assert_allclose([found[name] for name in CLASSES], expected, atol=1e-5)
+    for same in (
         client.post("/label", params=likeliest, files={"image": content}),
         client.post("/label", params=likeliest, json={"image": _base64(first)}),
     ):
-        assert answer.json()["top"] == answers[0]["top"][:1]
+        assert same.json()["top"] == answer["top"][:1]
     for wrong in (b"", b"no image", b"\xff\xd8\xff" + content[3:200]):
         assert client.post("/label", content=wrong).status_code == 400
     assert client.post("/label", params={"top": "0"}, content=content).status_code == 400
@@ -290,6 +302,7 @@ def _png(width, height):
         ({"parameters": {"candidate_labels": "cat, dog"}}, 400, "list of texts"),
         ({"parameters": {"candidate_labels": ["cat"] * 51}}, 413, "51 texts"),
         ({"parameters": {"candidate_labels": ["cat"], "hypothesis_template": "cat"}}, 400, "{}"),
+        ({"parameters": {"candidate_labels": ["\ud800"]}}, 400, "half a character"),
         ({"parameters": {"candidate_labels": ["word " * 100]}}, 400, "tokens"),
     ],
 )
@@ -297,7 +310,7 @@ def test_a_request_that_cannot_be_answered_says_why(client, photographs, body, s
     if body.get("inputs", "x") != "x" or "parameters" in body:
         good = {"inputs": _base64(photographs[0]), "parameters": {"candidate_labels": ["cat"]}}
         body = good | body
-    answer = client.post("/", json=body)
+    answer = client.post("/", content=json.dumps(body).encode())
 
     assert answer.status_code == status
     assert says in answer.json()["error"]
@@ -341,6 +354,54 @@ def test_an_array_that_says_it_is_large_is_not_believed():
         bodies.arrays(packed.getvalue(), ["images"], Limits())
     with pytest.raises(Refused, match="larger than"):
         bodies.arrays(bomb.getvalue(), ["images"], Limits(body=2**19))
+
+
+def test_jobs_that_wait_are_done_together_and_fail_alone():
+    calls, go_on = [], threading.Event()
+
+    def roots(numbers):
+        calls.append(numbers)
+        go_on.wait(10)
+        return [math.sqrt(number) for number in numbers]
+
+    async def ask():
+        worker = Worker(most=5)
+        first = asyncio.create_task(worker.do(roots, [0]))
+        while not calls:
+            await asyncio.sleep(0.001)
+        others = [asyncio.create_task(worker.do(roots, numbers)) for numbers in ([1, 4], [9], [-1], [16, 25, 36])]
+        await asyncio.sleep(0)
+        go_on.set()
+        return await asyncio.gather(first, *others, return_exceptions=True)
+
+    *good, bad, last = asyncio.run(ask())
+
+    assert (good, last) == ([[0.0], [1.0, 2.0], [3.0]], [4.0, 5.0, 6.0])
+    assert isinstance(bad, ValueError)
+    assert calls == [[0], [1, 4, 9, -1], [1, 4], [9], [-1], [16, 25, 36]]
+
+
+def test_a_slow_body_is_given_up_and_a_request_too_many_sent_away():
+    class Model:
+        name, counts, limits = "none", Counts(), Limits(in_flight=1, seconds=0.05)
+
+    async def body():
+        yield b"{"
+        await asyncio.sleep(10)
+
+    async def ask():
+        transport = httpx.ASGITransport(app.build(Model(), None, None))
+        async with httpx.AsyncClient(base_url="http://server", transport=transport) as client:
+            slow = asyncio.create_task(client.post("/", content=body()))
+            while not Model.counts.requests:
+                await asyncio.sleep(0)
+            return await client.post("/", json={}), await client.get("/health"), await slow
+
+    sent_away, health, slow = asyncio.run(ask())
+
+    assert (sent_away.status_code, sent_away.headers["retry-after"]) == (503, "1")
+    assert (health.status_code, slow.status_code) == (200, 408)
+    assert "0.05 s" in slow.json()["error"]
 
 
 def test_the_memory_forgets_what_was_asked_for_longest_ago():

@@ -18,6 +18,7 @@ from craft_jax.data import pixels
 
 _IMAGES_AT_ONCE = 64
 _TEXTS_AT_ONCE = 1024
+_CAPTIONS_AT_ONCE = 16_384  # class names under all soft prompts of a call, which bounds memory too
 _MOST_PROGRAMS = 200  # compiled ones kept, which bounds memory against requests of ever other shapes
 
 
@@ -112,9 +113,14 @@ class Owned:
         features: Float[np.ndarray, "N p"],
     ) -> Float[np.ndarray, "K N C"]:
         """The logits of N encoded images under each of K soft prompts, by a black box of `for_classes`."""
-        filled = self.padded(features)
-        self._bound_programs((black_box.class_names, black_box.identity["template"], prompts.shape, len(filled)))
-        return np.asarray(black_box.predict(jnp.asarray(prompts), jnp.asarray(filled)))[:, : len(features)]
+        handle = jnp.asarray(self.padded(features))
+        at_once = max(1, _CAPTIONS_AT_ONCE // len(black_box.class_names))
+        parts = []
+        for first in range(0, len(prompts), at_once):
+            part = prompts[first : first + at_once]
+            self._bound_programs((black_box.class_names, black_box.identity["template"], part.shape, len(handle)))
+            parts.append(np.asarray(black_box.predict(jnp.asarray(part), handle))[:, : len(features)])
+        return np.concatenate(parts)
 
     @staticmethod
     def padded(rows: Shaped[np.ndarray, "N ..."]) -> Shaped[np.ndarray, "M ..."]:

@@ -9,12 +9,12 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from craft_jax.errors import UserError
-from craft_jax.serve import embeddings, labels, own, tuned
+from craft_jax.serve import bodies, embeddings, labels, own, tuned
 from craft_jax.serve.limits import Counts, Limits, Refused
 from craft_jax.serve.model import Served
 
@@ -59,10 +59,10 @@ def _route(path: str, method: str, form: Form, asked: Any) -> Route:
 
 def _application(routes: Sequence[Route], name: str, counts: Counts, limits: Limits, token: str | None) -> Starlette:
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "model": name})
+        return bodies.Json({"status": "ok", "model": name})
 
     async def counted(_: Request) -> Response:
-        return JSONResponse(dataclasses.asdict(counts))
+        return bodies.Json(dataclasses.asdict(counts))
 
     return Starlette(
         routes=[*routes, Route("/health", health), Route("/counts", counted)],
@@ -105,23 +105,23 @@ class _Gate:
             given = dict(scope["headers"]).get(b"authorization", b"")
             if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
                 message = "the token is missing or wrong; send the header Authorization: Bearer TOKEN"
-                return JSONResponse({"error": message}, 401, {"WWW-Authenticate": "Bearer"})
+                return bodies.Json({"error": message}, 401, {"WWW-Authenticate": "Bearer"})
         if self._in_flight >= self._limits.in_flight and scope["path"] not in _NOT_COUNTED:
             message = f"{self._in_flight} requests are being answered; ask again later"
-            return JSONResponse({"error": message}, 503, {"Retry-After": "1"})
+            return bodies.Json({"error": message}, 503, {"Retry-After": "1"})
         return None
 
 
 async def _mistake(_: Request, error: Exception) -> Response:
     refused = error if isinstance(error, Refused) else Refused(str(error))
-    return JSONResponse({"error": str(refused), **refused.about}, refused.status)
+    return bodies.Json({"error": str(refused), **refused.about}, refused.status)
 
 
 async def _no_such(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}; docs/serve.md lists what there is"
-    return JSONResponse({"error": message}, error.status_code, error.headers)
+    return bodies.Json({"error": message}, error.status_code, error.headers)
 
 
 async def _failure(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "the server failed at this request; its own log says why"}, 500)
+    return bodies.Json({"error": "the server failed at this request; its own log says why"}, 500)

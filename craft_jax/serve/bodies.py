@@ -1,4 +1,4 @@
-"""What requests bring: JSON, named arrays and images, each taken only as what it should be."""
+"""What requests bring: JSON, named arrays and images, each taken only as what it should be; and what goes back."""
 
 import asyncio
 import base64
@@ -15,11 +15,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from craft_jax.data import PhotographBytes, pixels
+from craft_jax.files import json_text
 from craft_jax.serve.limits import Limits, Refused
 from craft_jax.serve.model import Served, Square, square
 
+_SMALL = 2**18  # bytes of JSON that are read within a millisecond or two
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
@@ -45,7 +48,7 @@ async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
     """A body that is a JSON object."""
     body = await read(request, limits)
     try:
-        value = await run_in_threadpool(json.loads, body)
+        value = json.loads(body) if len(body) < _SMALL else await run_in_threadpool(json.loads, body)
     except (ValueError, RecursionError) as error:
         raise Refused(f"the body is not JSON ({error})") from error
     if not isinstance(value, dict):
@@ -59,9 +62,19 @@ def texts(value: Any, name: str, limits: Limits) -> list[str]:
         raise Refused(f"{name} must be a list of texts")
     limits.check("texts", len(value))
     for text in value:
+        if not _is_unicode(text):
+            raise Refused(f"{name} holds half a character (a lone surrogate); send whole ones")
         if len(text) > limits.characters:
             raise Refused(f"{name} holds a text of {len(text)} characters; this server takes {limits.characters}")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def names(value: Any, name: str, limits: Limits) -> list[str]:
@@ -135,8 +148,16 @@ def _array(content: bytes) -> np.ndarray:
     return np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def array(value: np.ndarray) -> bytes:
-    """A float32 array as npy."""
+class Json(JSONResponse):
+    """An answer in JSON, in ASCII: what a request has brought may be half a character."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes."""
+        return json_text(content).encode()
+
+
+def array(value: np.ndarray) -> Response:
+    """An answer of a float32 array, as npy."""
     content = io.BytesIO()
     np.save(content, np.asarray(value, np.float32), allow_pickle=False)
-    return content.getvalue()
+    return Response(content.getvalue(), media_type="application/x-npy")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from craft_jax.serve import bodies
 from craft_jax.serve.limits import Refused
@@ -14,7 +14,7 @@ from craft_jax.serve.model import Served
 _IMAGE_TOKENS = 1  # what an image counts as in `usage`, which has no other unit
 
 
-async def embeddings(request: Request, served: Served) -> JSONResponse:
+async def embeddings(request: Request, served: Served) -> Response:
     """{"input", "modality", "encoding_format"} to normalised embeddings in order, and the tokens that they took."""
     body = await bodies.read_json(request, served.limits)
     given, modality, encoding = body.get("input"), body.get("modality"), body.get("encoding_format", "float")
@@ -44,7 +44,7 @@ async def embeddings(request: Request, served: Served) -> JSONResponse:
     _check_width(body.get("dimensions"), rows[0].size)
     data = [{"object": "embedding", "index": i, "embedding": _written(rows[i], encoding)} for i in range(len(inputs))]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": usage})
+    return bodies.Json({"object": "list", "data": data, "model": served.name, "usage": usage})
 
 
 def _read(value: Any, modality: str | None) -> tuple[str, Any]:

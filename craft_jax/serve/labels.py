@@ -3,13 +3,14 @@
 Hugging Face's zero-shot image classification, Roboflow's CLIP compare, and clip-as-service's rank.
 """
 
+import asyncio
 import time
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from craft_jax.serve import bodies
 from craft_jax.serve.limits import Refused
@@ -24,7 +25,7 @@ def softmax(logits: Float[np.ndarray, "*N T"]) -> Float[np.ndarray, "*N T"]:
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-async def zero_shot(request: Request, served: Served) -> JSONResponse:
+async def zero_shot(request: Request, served: Served) -> Response:
     """Hugging Face: {"inputs", "parameters": {"candidate_labels", "hypothesis_template"}} to scores, highest first."""
     body = await bodies.read_json(request, served.limits)
     inputs = body.get("inputs")
@@ -43,10 +44,10 @@ async def zero_shot(request: Request, served: Served) -> JSONResponse:
     cosines = await _cosines(served, squares, captions)
     scores = softmax(served.logit_scale * cosines[0])
     order = np.argsort(-scores, kind="stable")
-    return JSONResponse([{"score": float(scores[i]), "label": names[i]} for i in order])
+    return bodies.Json([{"score": float(scores[i]), "label": names[i]} for i in order])
 
 
-async def compare(request: Request, served: Served) -> JSONResponse:
+async def compare(request: Request, served: Served) -> Response:
     """Roboflow: {"subject", "subject_type": "image", "prompt", "prompt_type": "text"} to cosines in order."""
     started = time.perf_counter()
     body = await bodies.read_json(request, served.limits)
@@ -65,10 +66,10 @@ async def compare(request: Request, served: Served) -> JSONResponse:
     if isinstance(prompt, dict):
         similarity = dict(zip(prompt, similarity, strict=True))
     passed = time.perf_counter() - started
-    return JSONResponse({"frame_id": None, "time": passed, "similarity": similarity, "parent_id": None})
+    return bodies.Json({"frame_id": None, "time": passed, "similarity": similarity, "parent_id": None})
 
 
-async def rank(request: Request, served: Served) -> JSONResponse:
+async def rank(request: Request, served: Served) -> Response:
     """clip-as-service: {"data": [{"uri", "matches": [{"text"}]}], "execEndpoint": "/rank"} to matches, best first."""
     body = await bodies.read_json(request, served.limits)
     if body.get("execEndpoint") != "/rank":
@@ -86,7 +87,7 @@ async def rank(request: Request, served: Served) -> JSONResponse:
     for row, texts in zip(cosines, captions, strict=True):
         answers.append({"matches": _ranked(texts, row[first : first + len(texts)], served.logit_scale)})
         first += len(texts)
-    return JSONResponse({"header": {"execEndpoint": "/rank"}, "data": answers})
+    return bodies.Json({"header": {"execEndpoint": "/rank"}, "data": answers})
 
 
 def _matches(document: dict[str, Any]) -> list[Any]:
@@ -112,7 +113,7 @@ def _ranked(texts: list[str], cosines: np.ndarray, logit_scale: float) -> list[d
 
 async def _cosines(served: Served, squares: list[Any], captions: list[str]) -> Float[np.ndarray, "N T"]:
     """Compares what a request has brought, and counts it."""
-    images, texts = await served.images(squares), await served.text_features(captions)
+    images, texts = await asyncio.gather(served.images(squares), served.text_features(captions))
     served.counts.images += len(squares)
     served.counts.texts += len(captions)
     return images @ texts.T

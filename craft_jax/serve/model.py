@@ -15,6 +15,7 @@ from craft_jax.serve.worker import Worker
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+_LISTS = 16  # of texts, whose features are kept side by side
 _ARRANGED = 16  # lists of classes whose black boxes are kept
 
 
@@ -78,6 +79,7 @@ class Served:
         self._owned = owned
         self._images: Memory[str, np.ndarray] = Memory(limits.kept_images)
         self._texts: Memory[str, TextFeature] = Memory(limits.kept_texts)
+        self._lists: Memory[tuple[str, ...], np.ndarray] = Memory(_LISTS)
         self._black_box = functools.lru_cache(_ARRANGED)(owned.for_classes)
         self._worker = Worker(max(limits.images, limits.texts))
 
@@ -90,8 +92,13 @@ class Served:
         return await self._worker.do(self._encode_texts, texts)
 
     async def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "T p"]:
-        """The features alone."""
-        return np.stack([text.feature for text in await self.texts(texts)])
+        """The features alone; of the lists that were asked for last at once, for a client asks one about all images."""
+        key = tuple(texts)
+        features = self._lists.get(key)
+        if features is None:
+            features = np.stack([text.feature for text in await self.texts(texts)])
+            self._lists.put(key, features)
+        return features
 
     def answering(
         self, answer: Callable[[Float[np.ndarray, "N p"]], np.ndarray]

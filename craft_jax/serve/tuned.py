@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from craft_jax import evaluation, tuned_model
 from craft_jax.blackbox import Meter, Owned
@@ -42,7 +42,7 @@ class Labeller:
         self.probabilities = served.answering(probabilities)
 
 
-async def label(request: Request, labeller: Labeller) -> JSONResponse:
+async def label(request: Request, labeller: Labeller) -> Response:
     """An image, as it is, as a file of a form, or as {"image": base64}; its classes, likeliest first."""
     served = labeller.served
     top = request.query_params.get("top", str(_TOP))
@@ -57,7 +57,7 @@ async def label(request: Request, labeller: Labeller) -> JSONResponse:
         {"label": labeller.class_names[i], "probability": float(row[i])}
         for i in np.argsort(-row, kind="stable")[: int(top[:9])]
     ]
-    return JSONResponse({**best[0], "top": best})
+    return bodies.Json({**best[0], "top": best})
 
 
 def _image(body: bytes, content_type: str) -> bytes:

@@ -37,7 +37,7 @@ async def embeddings(request: Request, served: Served) -> Response:
         served.counts.texts += len(texts)
     if places["image"]:
         images = [inputs[i][1] for i in places["image"]]
-        squares = await bodies.squares(images, "input", served.image_size, served.limits)
+        squares = await bodies.squares(images, "input", served)
         rows |= zip(places["image"], await served.images(squares), strict=True)
         tokens += _IMAGE_TOKENS * len(squares)
         served.counts.images += len(squares)

@@ -72,7 +72,8 @@ def zero_shot(black_box: BlackBox, handle: Handle, labels: Array, meter: Meter) 
 def evaluate(tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Labelled]) -> Accuracy:
     """Accuracy in percent of a tuned model on labelled photographs."""
     meter = Meter(budget=None)
-    handle = Encoder(black_box, meter).centre_crops([item.photograph for item in photographs])
+    images = [item.photograph for item in photographs]
+    handle = Encoder(black_box, meter, opened_first=images).centre_crops(images)
     return measure(black_box, tuned, handle, labels_of(photographs), meter)
 
 

@@ -89,16 +89,23 @@ class Progress:
 
 
 class EncodingProgress:
-    """Shows how many of a host's images are encoded, and the time left, where it takes longer than a moment.
+    """Shows how many of a host's images are encoded, or opened, and the time left, where that takes its time.
 
     Args:
       images: in all.
       stream: where to show, a bar on a terminal and a line now and then elsewhere; None shows nothing.
       clock: seconds.
+      verb: what is done to them, but for its ending.
     """
 
-    def __init__(self, images: int, stream: TextIO | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._images, self._stream, self._clock = images, stream, clock
+    def __init__(
+        self,
+        images: int,
+        stream: TextIO | None,
+        clock: Callable[[], float] = time.monotonic,
+        verb: str = "encod",
+    ) -> None:
+        self._images, self._stream, self._clock, self._verb = images, stream, clock, verb
         self._began = self._shown = clock()
         self._bar = tqdm.tqdm(
             total=images,
@@ -107,7 +114,7 @@ class EncodingProgress:
             delay=_MOMENT,
             leave=False,
             **_width(stream),
-            bar_format="encoding {n_fmt}/{total_fmt} images, {remaining} left {bar:10}",
+            bar_format=verb + "ing {n_fmt}/{total_fmt} images, {remaining} left {bar:10}",
         )
 
     def __enter__(self) -> "EncodingProgress":
@@ -117,14 +124,15 @@ class EncodingProgress:
         self._bar.close()
 
     def show(self, done: int) -> None:
-        """Shows that so many images are encoded by now."""
+        """Shows that so many images are done by now."""
         self._bar.update(done - self._bar.n)
         now = self._clock()
         if self._stream is None or not self._bar.disable or now - self._shown < _BETWEEN_LINES:
             return
         self._shown = now
         left = (now - self._began) / done * (self._images - done)
-        print(f"encoded {done:,} of {self._images:,} images, {_clock_text(left)} left", file=self._stream, flush=True)
+        line = f"{self._verb}ed {done:,} of {self._images:,} images, {_clock_text(left)} left"
+        print(line, file=self._stream, flush=True)
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -167,7 +167,10 @@ def test_an_unreadable_training_photograph_is_named_and_nothing_is_left(tmp_path
     for path in (tmp_path / "data" / "caltech-101" / "101_ObjectCategories" / "sunflower").iterdir():
         path.write_bytes(b"")
 
-    with pytest.raises(UserError, match=r"sunflower/image_\d+.jpg: not a readable image"):
+    named = (
+        r"^10 photographs are missing or not readable: .*sunflower/image_\d+.jpg; .* the first: not a readable image"
+    )
+    with pytest.raises(UserError, match=named):  # 4 shots, 2 to choose by and 4 to test
         main.main(_arguments(tmp_path / "data", tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -134,6 +134,29 @@ def test_an_unreadable_photograph_is_named(tmp_path, content):
         PhotographFile(path).open()
 
 
+def test_all_unreadable_photographs_are_named_and_each_is_opened_once(tmp_path, monkeypatch):
+    many = [PhotographFile(tmp_path / f"{i:02d}.jpg") for i in range(14)]
+    for photograph in many[:13]:
+        Image.effect_noise((64, 64), 50).save(photograph.path)
+    many[3].path.write_bytes(many[3].path.read_bytes()[:400])
+    with pytest.raises(UserError, match="03.jpg: not a readable image"):
+        data.check_readable(many[:5])
+
+    with pytest.raises(
+        UserError, match=r"^2 photographs are .*: \S+03.jpg, \S+13.jpg; replace .*: not a readable image"
+    ):
+        data.check_readable([*many, *many])
+    monkeypatch.setattr(PhotographFile, "check", lambda photograph: pytest.fail(f"{photograph} was opened again"))
+    data.check_readable(many[4:13])
+    monkeypatch.undo()
+    many[3].path.write_bytes(many[4].path.read_bytes())
+    data.check_readable(many[:5])
+    for photograph in many:
+        photograph.path.write_bytes(b"none")
+    with pytest.raises(UserError, match=r"^14 photographs .*09.jpg and 4 more; replace"):
+        data.check_readable(many)
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bits_of_grey_keep_their_upper_eight(tmp_path, suffix):
     ramp = np.arange(0, 2**16, 256, dtype=np.uint16).reshape(16, 16)

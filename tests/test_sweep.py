@@ -163,9 +163,13 @@ def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, copied, tmp_pa
         shutil.rmtree(copied / label / "3-shots-seed-2")
     for settings in copied.rglob(plan.SETTINGS):  # the same data, elsewhere
         settings.write_text(settings.read_text().replace(str(root), str(broken)))
-    with pytest.raises(UserError, match="1 of 2 runs failed; the first: pets, 3 shots, seed 2: .*not a readable image"):
+    stopped = (
+        "1 of 2 runs failed; the first: pets, 3 shots, seed 2: 27 photographs .*jpg and 17 more; .*: not a readable"
+    )
+    with pytest.raises(UserError, match=stopped):
         _sweep(*_arguments(broken, copied))
 
+    assert capsys.readouterr().out.count("17 more") == 1
     assert (copied / "dtd" / "3-shots-seed-2" / "result.json").exists()
     assert "(1 of 2 seeds)" in (copied / table.MARKDOWN).read_text()
 

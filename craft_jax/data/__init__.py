@@ -8,6 +8,7 @@ from craft_jax.data.arrays import from_arrays, photographs
 from craft_jax.data.fewshot import FewShotSet, Labelled, draw_shots
 from craft_jax.data.held_out import hold_out
 from craft_jax.data.images import Photograph, PhotographBytes, PhotographFile
+from craft_jax.data.readable import check_readable
 from craft_jax.data.readers import folder, imagenet
 from craft_jax.data.readers.imagenet import SHIFTS
 from craft_jax.data.sources import draw, load, read
@@ -19,6 +20,7 @@ __all__ = [
     "PhotographBytes",
     "PhotographFile",
     "SHIFTS",
+    "check_readable",
     "draw",
     "draw_shots",
     "folder",

@@ -63,6 +63,10 @@ class PhotographFile:
         """The image in RGB. Raises UserError where the file is missing, truncated, or no image of 8 or 16 bits."""
         return _read(self.path, self.name)
 
+    def check(self) -> None:
+        """Raises UserError where `open` does, in less time: a JPEG is decoded to an eighth of its size."""
+        _read(self.path, self.name, smallest=True)
+
     def fingerprint(self) -> str:
         """Of the file's bytes."""
         try:
@@ -136,10 +140,12 @@ class PhotographArray:
         return _fingerprint(self.pixels)
 
 
-def _read(source: Path | io.BytesIO, name: str) -> Image.Image:
-    """A file's image, upright and in RGB."""
+def _read(source: Path | io.BytesIO, name: str, *, smallest: bool = False) -> Image.Image:
+    """A file's image, upright and in RGB; `smallest` is the fewest pixels that its decoder can make of the whole."""
     try:
         with Image.open(source) as image:
+            if smallest:
+                image.draft(image.mode, (1, 1))
             deep = image.mode == "RGB" and any(";16" in _raw_mode(tile.args) for tile in image.tile)
             image.load()
             if deep:

@@ -19,7 +19,7 @@ import numpy as np
 import PIL
 
 from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, is_remote, join_handles
-from craft_jax.data import Photograph, pixels
+from craft_jax.data import Photograph, check_readable, pixels
 from craft_jax.distributed import devices, hosts
 from craft_jax.encoding import feature_cache
 from craft_jax.errors import UserError
@@ -39,6 +39,7 @@ class Encoder:
       spread: the devices that share the work. All hosts of it must call the same methods, and get the same handles;
         host 0 alone looks at the cache. None is this process's first device, whatever other hosts do.
       stream: where progress is shown; None shows none.
+      opened_first: photographs opened before any image is encoded, so that all unreadable ones are named.
     """
 
     black_box: BlackBox
@@ -46,6 +47,7 @@ class Encoder:
     cache: Path | None = None
     spread: devices.Spread | None = None
     stream: TextIO | None = None
+    opened_first: Sequence[Photograph] = ()
 
     def training_views(self, photographs: Sequence[Photograph], *, views: int, seed: int) -> Handle:
         """The handle of V random views of N photographs, NumPy leaves [V, N, ...]; 0 views give the centre crop, V = 1.
@@ -98,6 +100,7 @@ class Encoder:
         found = hosts.handle_of_first(kept, like) if self.spread else kept()
         if found is not None:
             return found
+        self._open_first()
         self.meter.admit(Ledger(images_encoded=images))
         batches = -(-images // batch)
         padded = hosts.in_shares(batches, batch, encode) if self.spread else encode(range(batches))
@@ -105,6 +108,18 @@ class Encoder:
         if (not self.spread or hosts.is_first()) and (path := entry()):
             feature_cache.write(path, handle)
         return handle
+
+    def _open_first(self) -> None:
+        if not self.opened_first:
+            return
+        mine = self.opened_first
+        if self.spread and hosts.several():
+            mine = mine[jax.process_index() :: jax.process_count()]
+        with EncodingProgress(len(mine), self.stream, verb="open") as progress:
+            if self.spread:
+                hosts.together(lambda: check_readable(mine, progress.show))
+            else:
+                check_readable(mine, progress.show)
 
     def _say(self, line: str) -> None:
         if self.stream:

@@ -85,15 +85,19 @@ def main(argv: list[str]) -> None:
     missing = [run for run in share if not plan.is_done(run)]
     print(f"{len(share)} runs, {len(share) - len(missing)} of them done", flush=True)
     _check_data(missing)
-    if given.parallel > 1 and len(missing) > 1:
+    # A share of an array job looks at its own photographs alone, as each run does before it asks anything.
+    failures = _fail_unreadable(missing) if share == runs else {}
+    left = [run for run in missing if run.workdir not in failures]
+    if given.parallel > 1 and len(left) > 1:
         passed_on = [f"--{name}={given[name].value}" for name in _PASSED_ON]
         command = [sys.executable, "-m", "craft_jax.sweep", *passed_on, *overrides]
-        failures = _side_by_side(command, runs, missing, given.parallel)
+        stopped = _side_by_side(command, runs, left, given.parallel)
     else:
-        failures = _one_by_one(missing)
+        stopped = _one_by_one(left)
     _write_table(runs, given.protocol, workdir, whole=share == runs)
-    if failures:
-        raise UserError(f"{len(failures)} of {len(missing)} runs failed; the first: {failures[0]}")
+    if failures or stopped:
+        all_failures = [*failures.values(), *stopped]
+        raise UserError(f"{len(all_failures)} of {len(missing)} runs failed; the first: {all_failures[0]}")
 
 
 def _numbers(name: str, text: str) -> list[int]:
@@ -128,6 +132,23 @@ def _check_data(runs: Sequence[PlannedRun]) -> None:
             runner.photographs(config)
 
 
+def _fail_unreadable(runs: Sequence[PlannedRun]) -> dict[Path, str]:
+    """Says, once a set, which photographs cannot be read. Returns what stops which run, by workdir."""
+    from craft_jax.sweep import runner
+
+    stopped = [(run, reason) for run, reason in zip(runs, runner.unreadable(runs), strict=True) if reason]
+    for reason in dict.fromkeys(reason for _, reason in stopped):
+        print(f"failed: {reason}", flush=True)
+    for run, reason in stopped:
+        _keep_reason(run, reason)
+    return {run.workdir: f"{_title(run)}: {reason}" for run, reason in stopped}
+
+
+def _keep_reason(run: PlannedRun, reason: str) -> None:
+    if run.workdir.is_dir():
+        write_atomically(run.workdir / plan.FAILED, reason + "\n")
+
+
 def _one_by_one(missing: Sequence[PlannedRun]) -> list[str]:
     """Runs what is missing; a run that a mistake or the device stops is passed over. Returns what stopped which."""
     from jax.errors import JaxRuntimeError
@@ -150,8 +171,7 @@ def _one_by_one(missing: Sequence[PlannedRun]) -> list[str]:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             print(f"failed: {reason}", flush=True)
             failures.append(f"{_title(run)}: {reason}")
-            if run.workdir.is_dir():
-                write_atomically(run.workdir / plan.FAILED, reason + "\n")
+            _keep_reason(run, reason)
         if stop.by_hand:
             raise KeyboardInterrupt
         if stop():

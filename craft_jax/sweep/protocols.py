@@ -36,7 +36,8 @@ def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewSho
     """
     tuned_model.check_owner(tuned, black_box)
     meter = Meter(budget=0)  # a test takes predictions, and never a prompt of the search's
-    handle = Encoder(black_box, meter, cache).centre_crops([item.photograph for item in photographs.test])
+    images = [item.photograph for item in photographs.test]
+    handle = Encoder(black_box, meter, cache, opened_first=images).centre_crops(images)
     labels = evaluation.labels_of(photographs.test)
     unlearnt, learnt = (
         100 * float(objectives.accuracy(evaluation.ask(black_box, prompt, handle, labels.size, meter), labels))
@@ -64,7 +65,8 @@ def on_shifted_images(
       UserError: where the model was tuned for another black box or other classes.
     """
     meter = Meter(budget=0)
-    handle = Encoder(black_box, meter, cache).centre_crops([item.photograph for item in photographs])
+    images = [item.photograph for item in photographs]
+    handle = Encoder(black_box, meter, cache, opened_first=images).centre_crops(images)
     labels = evaluation.labels_of(photographs)
     _, deployed = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
     unlearnt = evaluation.ask(black_box, black_box.initial_prompt, handle, len(photographs), meter)

@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import jax
 from craft_jax import blackbox, data, folders, training
 from craft_jax.blackbox import BlackBox
 from craft_jax.config import Config, DataConfig
-from craft_jax.data import FewShotSet, imagenet, sources
+from craft_jax.data import FewShotSet, Photograph, imagenet, sources
 from craft_jax.encoding import feature_cache
-from craft_jax.errors import Interrupted
+from craft_jax.errors import Interrupted, UserError
 from craft_jax.files import held, json_text, write_atomically
+from craft_jax.progress import EncodingProgress
 from craft_jax.sweep import plan, protocols
 from craft_jax.sweep.plan import PlannedRun
 from craft_jax.tuned_model import TunedModel
@@ -32,9 +34,38 @@ def photographs(config: Config) -> FewShotSet:
     Raises:
       UserError: where it cannot be read or does not hold the shots.
     """
-    # The whole set is the same for all shots and halves.
-    whole = _whole(dataclasses.replace(config.data, shots=1, classes="all", with_replacement=False, views=0))
-    return data.draw(whole, config.data, config.seed)
+    return data.draw(_whole(_set(config)), config.data, config.seed)
+
+
+def _set(config: Config) -> DataConfig:
+    """The settings of the whole set, which is the same for all shots and halves."""
+    return dataclasses.replace(config.data, shots=1, classes="all", with_replacement=False, views=0)
+
+
+def unreadable(runs: Sequence[PlannedRun]) -> list[str]:
+    """For each run, which photographs of its sets cannot be read, of all that any of the runs uses; empty for none."""
+    used: dict[DataConfig, list[Photograph]] = {}
+    for run in runs:
+        own = photographs(run.config)
+        shown = [*own.train, *(own.val if run.config.held_out == "validation" else ()), *own.test]
+        used.setdefault(_set(run.config), []).extend(item.photograph for item in shown)
+        for other in run.transfers.values():
+            used.setdefault(_set(other), []).extend(item.photograph for item in photographs(other).test)
+    wrong = {each: _unreadable(images) for each, images in used.items()}
+    return [
+        next(filter(None, (wrong[_set(config)] for config in (run.config, *run.transfers.values()))), "")
+        for run in runs
+    ]
+
+
+def _unreadable(images: list[Photograph]) -> str:
+    distinct = list(dict.fromkeys(images))
+    try:
+        with EncodingProgress(len(distinct), sys.stdout, verb="open") as progress:
+            data.check_readable(distinct, progress.show)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 @functools.lru_cache(maxsize=2)

@@ -3,7 +3,6 @@
 The last place that sees the whole configuration, beside the loop.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
 import jax
@@ -14,7 +13,7 @@ from jaxtyping import Array
 from craft_jax import evaluation
 from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, check_finite, interface, is_remote
 from craft_jax.config import Config
-from craft_jax.data import FewShotSet, Labelled, hold_out
+from craft_jax.data import FewShotSet, hold_out
 from craft_jax.distributed import devices, hosts
 from craft_jax.encoding import Encoder, feature_cache
 from craft_jax.errors import UserError
@@ -96,14 +95,14 @@ def assemble(
     meter = Meter(config.budget)
     # What stands for an image is an owner's business, and may not outlive this process.
     cache = feature_cache.default_folder() if config.run.reuse_features and not remote else None
-    encoder = Encoder(black_box, meter, cache, spread, stream if hosts.is_first() else None)
     photographs, held_out = hold_out(photographs, config.held_out, config.seed)
-
-    def centre_crops(items: Sequence[Labelled]) -> Handle:
-        return jax.device_put(encoder.centre_crops([item.photograph for item in items]))
-
-    train = [item.photograph for item in photographs.train]
+    train, choices, test = (
+        [item.photograph for item in part] for part in (photographs.train, held_out, photographs.test)
+    )
+    encoder = Encoder(black_box, meter, cache, spread, stream if hosts.is_first() else None, [*train, *choices, *test])
     views = encoder.training_views(train, views=config.data.views, seed=config.seed)
+    held_out_handle = jax.device_put(encoder.centre_crops(choices)) if choices else None
+    test_handle = jax.device_put(encoder.centre_crops(test))
     std = measured_std or hosts.first_alone(lambda: _std(black_box, views, config, meter))
     generator = build_generator(black_box, config, std)
     method = build_method(config, generator, len(train), len(black_box.class_names), len(spread.devices))
@@ -126,9 +125,9 @@ def assemble(
         cost_of_step=collaborative.cost_of_step(method, config.search.population_size, len(train)),
         spread=spread,
         meter=meter,
-        held_out=centre_crops(held_out) if held_out else None,
+        held_out=held_out_handle,
         held_out_labels=evaluation.labels_of(held_out),
-        test=centre_crops(photographs.test),
+        test=test_handle,
         test_labels=evaluation.labels_of(photographs.test),
     )
 

@@ -16,6 +16,11 @@ RESUMES = "interrupted; the same command goes on from what was saved"
 _SETTINGS_MODULE = "config_config"  # what ml_collections calls the file of the flag --config
 
 
+def called(argv: list[str], module: str) -> str:
+    """How a command was called: `craft-jax tune`, or `python -m` and its module."""
+    return argv[0] if argv[0].startswith("craft-jax ") else f"python -m {module}"
+
+
 def parse(
     values: flags.FlagValues, argv: list[str], usage: str, settings: Sequence[str] = ()
 ) -> tuple[flags.FlagValues, list[str]]:

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from craft_jax import config as settings
 from craft_jax import folders
-from craft_jax.cli import RESUMES, exit_on_user_error, inside_settings_file, last_line, parse
+from craft_jax.cli import RESUMES, called, exit_on_user_error, inside_settings_file, last_line, parse
 from craft_jax.distributed import preemption
 from craft_jax.errors import Interrupted, UserError
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
     from craft_jax.data import FewShotSet
 
-_USAGE = "usage: python -m craft_jax.main --config=configs/demo.py [--workdir=runs/demo] [--config.NAME=VALUE ...]"
+_USAGE = "usage: {} --config=demo [--workdir=runs/demo] [--config.NAME=VALUE ...]"
 
 
 def _flags(argv: list[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config",
-        help_string="Settings file, such as configs/demo.py; override any with --config.data.shots=4.",
+        help_string="Settings by name, such as demo, or a file; override any with --config.data.shots=4.",
         flag_values=values,
         sys_argv=argv,
     )
@@ -52,7 +52,8 @@ def _flags(argv: list[str]) -> flags.FlagValues:
 
 def main(argv: list[str]) -> None:
     """Runs the job that the command line describes."""
-    given, rest = parse(_flags(argv), argv, usage=_USAGE, settings=_settings())
+    argv = settings.packaged.in_arguments(argv)
+    given, rest = parse(_flags(argv), argv, usage=_USAGE.format(called(argv, "craft_jax.main")), settings=_settings())
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; settings are given as --config.NAME=VALUE")
     config = settings.from_config_dict(settings_file(given))
@@ -124,7 +125,7 @@ def label_of(file: str) -> str:
 def settings_file(given: flags.FlagValues) -> dict[str, Any]:
     """What the file of the parsed flag --config holds; raises UserError where it is missing or holds something else."""
     if given.config is None:
-        raise UserError("--config is missing, or its get_config returns nothing; try --config=configs/demo.py")
+        raise UserError("--config is missing, or its get_config returns nothing; try --config=demo")
     try:
         return given.config.to_dict()
     except OSError as error:  # ml_collections reports a missing file at its first use
@@ -142,7 +143,9 @@ def settings_file(given: flags.FlagValues) -> dict[str, Any]:
 
 def _near(file: str) -> str:
     """What else a settings file that is not there may be called."""
-    path = Path(file)
+    path = Path(file.partition(":")[0])
+    if not path.parent.is_dir() and path.stem in settings.packaged.names():
+        return f"; the one that comes with the package is --config={path.stem}"
     others = sorted(other.name for other in path.parent.glob("*.py")) if not path.exists() else []
     if not others:
         return ""

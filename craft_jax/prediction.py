@@ -17,7 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from craft_jax import folders
-from craft_jax.cli import parse
+from craft_jax.cli import called, parse
 from craft_jax.data import Photograph, PhotographFile, folder, photographs
 from craft_jax.errors import UserError
 from craft_jax.files import json_text, shown
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
     from craft_jax.tuned_model import TunedModel
 
-_USAGE = "usage: python -m craft_jax.predict --checkpoint=WORKDIR IMAGE|FOLDER|- ..."
+_USAGE = "usage: {} --checkpoint=WORKDIR IMAGE|FOLDER|- ..."
 _CHUNK = 256  # images labelled between two prints; each chunk asks for every class's text once
 
 
@@ -121,9 +121,10 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     Raises:
       UserError: for a mistake on the command line, or at the end, where images could not be read.
     """
-    given, images = parse(_flags(), argv, usage=_USAGE)
+    usage = _USAGE.format(called(argv, "craft_jax.predict"))
+    given, images = parse(_flags(), argv, usage=usage)
     if not given.checkpoint or not images:
-        raise UserError(f"a checkpoint and at least one image are needed; {_USAGE}")
+        raise UserError(f"a checkpoint and at least one image are needed; {usage}")
     checkpoint = folders.named(given.checkpoint, "--checkpoint")
     if given.top < 1:
         raise UserError(f"--top={given.top} must be at least 1")

@@ -45,7 +45,7 @@ def test_the_budget_is_the_published_one_for_the_shots_unless_given(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--config is missing; try --config=configs/demo.py"),
+        ([], "--config is missing; try --config=demo"),
         (["--config=configs/nowhere.py"], "--config could not be loaded: .*nowhere.py"),
         (["--config=configs/demo.py,configs/demo.py"], "two settings files are called demo"),
         (["--config=configs/demo.py", "--shots=1,two"], "--shots=1,two must be whole numbers joined by commas"),

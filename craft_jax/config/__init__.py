@@ -3,7 +3,7 @@
 A new setting goes to `settings`, a new method to `recipes`. Knows nothing of JAX, so that `--help` answers at once.
 """
 
-from craft_jax.config import identity
+from craft_jax.config import identity, packaged
 from craft_jax.config.mappings import flat_settings, from_config_dict, to_config_dict
 from craft_jax.config.published import PUBLISHED, SHIFTS, query_budget
 from craft_jax.config.settings import (
@@ -37,6 +37,7 @@ __all__ = [
     "flat_settings",
     "from_config_dict",
     "identity",
+    "packaged",
     "query_budget",
     "to_config_dict",
 ]

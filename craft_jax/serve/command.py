@@ -14,14 +14,14 @@ from typing import Any
 from absl import flags
 
 from craft_jax import folders
-from craft_jax.cli import parse
+from craft_jax.cli import called, parse
 from craft_jax.config import BUNDLED
 from craft_jax.errors import UserError
 
 TOKEN = "CRAFT_JAX_SERVE_TOKEN"
 _USAGE = f"""\
-usage: python -m craft_jax.serve --model=bundled [--host=127.0.0.1] [--port=8000]
-       python -m craft_jax.serve --checkpoint=runs/demo
+usage: {{command}} --model=bundled [--host=127.0.0.1] [--port=8000]
+       {{command}} --checkpoint=runs/demo
 
 Puts a local CLIP behind the forms that hosted models are asked in; docs/serve.md shows each. With a checkpoint it is
 the CLIP that was tuned for, and POST /label answers an image's classes by what was tuned. Other machines reach it with
@@ -54,9 +54,10 @@ def main(argv: list[str]) -> None:
     Raises:
       UserError: for a mistake on the command line, a model that cannot be loaded, or a port in use.
     """
-    given, rest = parse(_flags(), argv, usage=_USAGE)
+    usage = _USAGE.format(command=called(argv, "craft_jax.serve"))
+    given, rest = parse(_flags(), argv, usage=usage)
     if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}; {_USAGE.splitlines()[0]}")
+        raise UserError(f"unexpected argument {rest[0]!r}; {usage.splitlines()[0]}")
     if not given.model and not given.checkpoint:
         raise UserError(f"--model or --checkpoint is missing; try --model={BUNDLED}")
     if given.keep_images < given.max_images:

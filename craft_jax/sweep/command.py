@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from craft_jax import folders
-from craft_jax.cli import parse
+from craft_jax.cli import called, parse
 from craft_jax.distributed import preemption
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.files import write_atomically
@@ -20,18 +20,19 @@ from craft_jax.sweep import plan
 from craft_jax.sweep.plan import PlannedRun
 
 _USAGE = """\
-usage: python -m craft_jax.sweep --config=A.py[:VARIANT],B.py [--shots=1,2,4,8,16] [--seeds=1,2,3]
-       [--protocol=few_shot|base_to_new|cross|shift] [--targets=C.py] [--workdir=runs/sweep] [--parallel=N]
+usage: {command} --config=A[:VARIANT],B [--shots=1,2,4,8,16] [--seeds=1,2,3]
+       [--protocol=few_shot|base_to_new|cross|shift] [--targets=C] [--workdir=runs/sweep] [--parallel=N]
        [--array=I/N] [--config.NAME=VALUE ...]
 
-Runs every settings file at every number of shots with every seed, and writes one table. The same command again skips
-what is done and resumes what was killed. The query budget is the published one for the number of shots (2,000 at 1,
-4,000 at 2 and 4, 8,000 from 8) where neither the file nor --config.query_budget sets another.
+A, B and C are settings by name, such as demo, or files. Runs each at every number of shots with every seed, and
+writes one table. The same command again skips what is done and resumes what was killed. The query budget is the
+published one for the number of shots (2,000 at 1, 4,000 at 2 and 4, 8,000 from 8) where neither the settings nor
+--config.query_budget say another.
 
 As an array job, 15 runs in 15 tasks on SLURM; the last to end writes the table:
 
   #SBATCH --array=1-15 --requeue
-  python -m craft_jax.sweep --config=configs/caltech.py --workdir=runs/caltech --array=$SLURM_ARRAY_TASK_ID/15
+  {command} --config=caltech --workdir=runs/caltech --array=$SLURM_ARRAY_TASK_ID/15
 """
 
 _PASSED_ON = ("config", "shots", "seeds", "protocol", "targets", "workdir")
@@ -43,7 +44,11 @@ def _flags() -> flags.FlagValues:
     def text(name: str, default: str, help_text: str) -> None:
         flags.DEFINE_string(name, default, help_text, flag_values=values)
 
-    text("config", "", "Settings files with their variants, joined by commas; override all with --config.NAME=VALUE.")
+    text(
+        "config",
+        "",
+        "Settings, by name or file, with their variants, joined by commas; override all with --config.NAME=VALUE.",
+    )
     text("shots", "1,2,4,8,16", "Numbers of shots.")
     text("seeds", "1,2,3", "Seeds of the runs.")
     text(
@@ -51,7 +56,7 @@ def _flags() -> flags.FlagValues:
         "few_shot",
         "few_shot; base_to_new classes; cross: the prompt on --targets; shift: ImageNet's variants.",
     )
-    text("targets", "", "Settings files of the sets that --protocol=cross tests on.")
+    text("targets", "", "Settings of the sets that --protocol=cross tests on.")
     text("workdir", "runs/sweep", "Folder of the sweep.")
     text("array", "1/1", "I/N does the I-th of N shares of the runs, counted from 1, for array jobs.")
     flags.DEFINE_integer(
@@ -64,11 +69,11 @@ def main(argv: list[str]) -> None:
     """Runs the sweep that the command line describes."""
     overrides = [argument for argument in argv if argument.startswith("--config.")]
     own = [argument for argument in argv if not argument.startswith("--config.")]
-    given, rest = parse(_flags(), own, usage=_USAGE)
+    given, rest = parse(_flags(), own, usage=_USAGE.format(command=called(argv, "craft_jax.sweep")))
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; settings are given as --config.NAME=VALUE")
     if not given.config:
-        raise UserError("--config is missing; try --config=configs/demo.py")
+        raise UserError("--config is missing; try --config=demo")
     if given.protocol not in plan.PROTOCOLS:
         raise UserError(f"--protocol={given.protocol} must be one of {', '.join(plan.PROTOCOLS)}")
     workdir = folders.named(given.workdir, "--workdir")

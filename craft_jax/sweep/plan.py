@@ -5,7 +5,6 @@ Nothing is loaded here but the settings files.
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from ml_collections import config_flags
 from craft_jax import config as settings
 from craft_jax import folders
 from craft_jax.cli import parse
-from craft_jax.config import BUNDLED, Config, identity, query_budget
+from craft_jax.config import BUNDLED, Config, identity, packaged, query_budget
 from craft_jax.data import SHIFTS
 from craft_jax.errors import UserError
 from craft_jax.main import label_of, settings_file
@@ -75,7 +74,7 @@ def plan(
         if any(override.startswith(f"--config.{name}=") for override in overrides):
             raise UserError(f"--config.{name} is the sweep's own: use {flag}")
     configs = read_settings(files, overrides)
-    methods = {label_of(file): file.partition(":")[2] for file in _files(files)}
+    methods = {label_of(file): file.partition(":")[2] for file in packaged.parted(files)}
     others = read_settings(targets, overrides) if protocol == "cross" else {}
     if protocol == "cross" and not others:
         raise UserError("--protocol=cross needs --targets, the settings files of the sets to test on")
@@ -102,20 +101,16 @@ def plan(
 def read_settings(files: str, overrides: Sequence[str]) -> dict[str, Config]:
     """Validated settings by label, of files joined by commas; a variant's own commas do not part files."""
     configs: dict[str, Config] = {}
-    for file in _files(files):
+    for file in packaged.parted(files):
         label = label_of(file)
         if label in configs:
             raise UserError(f"two settings files are called {label}; rename one of them")
-        argv = ["sweep", f"--config={file}", *overrides]
+        argv = ["sweep", f"--config={packaged.found(file)}", *overrides]
         values = flags.FlagValues()
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
         given, _ = parse(values, argv, usage="")
         configs[label] = settings.from_config_dict(settings_file(given))
     return configs
-
-
-def _files(joined: str) -> list[str]:
-    return [file for file in re.split(r",(?=[^,]*\.py)", joined) if file]
 
 
 def _with_data(config: Config, **changes: object) -> Config:

@@ -185,19 +185,70 @@ def test_sixteen_bits_of_colour_of_which_fewer_are_in_use_do_not_come_out_black(
     np.testing.assert_array_equal(np.asarray(PhotographFile(tmp_path / "colours.png").open()), colours >> (bits - 8))
 
 
-def _png_of_16_bits(colours):
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("channels", [4, 2, 1])
+def test_sixteen_bits_with_transparency_are_on_white_and_not_black(tmp_path, bits, channels):
+    shape = np.random.default_rng(0).integers(0, 2**bits - 1, (8, 9, channels))
+    shape[0, 0] = 2**bits - 2
+    seen, more = np.ones((8, 9), bool), ()
+    if channels == 1:  # PNG may name one grey as transparent
+        seen = shape[..., 0] != shape[3, 3, 0]
+        more = ((b"tRNS", struct.pack(">H", shape[3, 3, 0])),)
+    else:
+        shape[..., -1] = 2**16 - 1
+        shape[:, 4:, -1] = 0
+        seen[:, 4:] = False
+    (tmp_path / "shape.png").write_bytes(_png_of_16_bits(shape, *more))
+    opened = np.asarray(PhotographFile(tmp_path / "shape.png").open())
+
+    expected = np.broadcast_to(shape[..., : 3 if channels == 4 else 1] >> (bits - 8), (8, 9, 3))
+    np.testing.assert_array_equal(opened, np.where(seen[..., None], expected, 255))
+
+
+def test_what_formats_hold_beside_colours_of_eight_bits_comes_out_as_a_person_sees_it(tmp_path):
+    colours = np.stack(np.meshgrid(np.arange(0, 240, 16), np.arange(0, 240, 24), [90]), axis=-1)[:, :, 0].astype(
+        np.uint8
+    )
+    image = Image.fromarray(colours)
+    grey, dark = image.convert("L"), Image.new("RGB", image.size)
+    palette = image.quantize(16)
+    hole = int(np.asarray(palette)[2, 2])
+    with_hole = np.where(np.asarray(palette)[..., None] == hole, 255, np.asarray(palette.convert("RGB")))
+    image.convert("CMYK").save(tmp_path / "print.tif")
+    palette.save(tmp_path / "hole.gif", transparency=hole)
+    palette.save(tmp_path / "hole.png", transparency=hole)
+    image.convert("1").save(tmp_path / "ink.png")
+    palette.save(tmp_path / "moving.gif", save_all=True, append_images=[dark.quantize(2)], duration=50)
+    image.save(tmp_path / "moving.webp", save_all=True, append_images=[dark], lossless=True)
+    image.save(tmp_path / "moving.png", save_all=True, append_images=[dark])
+    image.save(tmp_path / "pages.tif", save_all=True, append_images=[dark])
+    deep = (np.asarray(grey).astype(int) * 4095 // 255).astype(">u2")
+    (tmp_path / "deep.pgm").write_bytes(b"P5 %d %d 4095\n" % image.size + deep.tobytes())
+    seen = {
+        "print.tif": colours, "hole.gif": with_hole, "hole.png": with_hole,
+        "ink.png": np.asarray(image.convert("1").convert("RGB")), "moving.gif": np.asarray(palette.convert("RGB")),
+        "moving.webp": colours, "moving.png": colours, "pages.tif": colours,
+        "deep.pgm": np.asarray(grey.convert("RGB")),
+    }  # fmt: skip
+
+    for name, expected in seen.items():
+        opened = np.asarray(PhotographFile(tmp_path / name).open()).astype(int)
+        assert abs(opened - expected).max() <= (name == "deep.pgm"), name
+
+
+def _png_of_16_bits(colours, *more):
     """Pillow writes none of several channels."""
 
     def chunk(kind, content):
         checksum = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
-    height, width, _ = colours.shape
+    height, width, channels = colours.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return b"".join(
-        [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
-    )
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), *more, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])

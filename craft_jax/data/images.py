@@ -146,11 +146,11 @@ def _read(source: Path | io.BytesIO, name: str, *, smallest: bool = False) -> Im
         with Image.open(source) as image:
             if smallest:
                 image.draft(image.mode, (1, 1))
-            deep = image.mode == "RGB" and any(";16" in _raw_mode(tile.args) for tile in image.tile)
+            deep = image.mode in ("RGB", "RGBA") and any(";16" in _raw_mode(tile.args) for tile in image.tile)
             image.load()
             if deep:
                 image.paste(_from_16_bits(source, np.asarray(image)))
-            return upright(image, name)
+            return upright(_in_16_bits(image) if image.format == "PPM" and image.mode == "I" else image, name)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -162,9 +162,21 @@ def _read(source: Path | io.BytesIO, name: str, *, smallest: bool = False) -> Im
 def _from_16_bits(source: Path | io.BytesIO, high: np.ndarray) -> Image.Image:
     """An image of several channels, of whose 16 bits Pillow gives the `high` 8 alone: black where 12 are in use."""
     with Image.open(source) as image:
-        image.tile = [tile._replace(args=_other_byte(tile.args)) for tile in image.tile]
-        low = np.asarray(image)
-    return Image.fromarray(_in_8_bits(high * np.uint16(256) + low))
+        grey = any(_raw_mode(tile.args) == "LA;16B" for tile in image.tile)
+        turn = _four_bytes if grey else _other_byte
+        image.tile = [tile._replace(args=turn(tile.args)) for tile in image.tile]
+        other = np.asarray(image)
+    high, low = (other[..., [0, 0, 0, 2]], other[..., [1, 1, 1, 3]]) if grey else (high, other)
+    pixels = high * np.uint16(256) + low
+    colours, alpha = pixels[..., :3], pixels[..., 3:]
+    bits = _bits_in_use(colours)
+    opacity = _in_8_bits(alpha, bits if alpha.max(initial=0) < 2**bits else 16)
+    return Image.fromarray(np.concatenate([_in_8_bits(colours, bits), opacity], axis=-1))
+
+
+def _in_16_bits(image: Image.Image) -> Image.Image:
+    """A PGM, whose pixels Pillow gives in 32 bits and which has 16 at most."""
+    return Image.fromarray(np.asarray(image).astype(np.uint16))
 
 
 def upright(image: Image.Image, name: str) -> Image.Image:
@@ -177,13 +189,21 @@ def upright(image: Image.Image, name: str) -> Image.Image:
 def _rgb(image: Image.Image, name: str) -> Image.Image:
     """In 8 bits a channel, on white where it is transparent; raises UserError where nothing says what white is."""
     if image.mode.startswith("I;16"):
-        image = Image.fromarray(_in_8_bits(np.asarray(image)))
+        image = _grey_in_8_bits(np.asarray(image), image.info.get("transparency"))
     elif image.mode[0] in "IF":
         raise UserError(f"{name}: pixels of 32 bits (mode {image.mode}); save it with 8 or 16 bits a channel")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _grey_in_8_bits(pixels: np.ndarray, transparent: int | None) -> Image.Image:
+    """Grey of 16 bits, of which one value may be transparent."""
+    image = Image.fromarray(_in_8_bits(pixels, _bits_in_use(pixels)))
+    if transparent is not None:
+        image.putalpha(Image.fromarray(np.where(pixels == transparent, 0, 255).astype(np.uint8)))
+    return image
 
 
 def _raw_mode(args: Any) -> str:
@@ -199,9 +219,17 @@ def _other_byte(args: Any) -> Any:
     return (turned, *args[1:]) if isinstance(args, tuple) else turned
 
 
-def _in_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Pixels of 16 bits, of which a camera may use fewer, in 8: white is the highest number of the bits in use."""
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if pixels.max(initial=0) < 2**bits)
+def _four_bytes(args: Any) -> Any:
+    """A decoder's arguments for grey and opacity of 16 bits, so that it keeps all of their bytes."""
+    return ("RGBA", *args[1:]) if isinstance(args, tuple) else "RGBA"
+
+
+def _bits_in_use(pixels: np.ndarray) -> int:
+    """Of 16, of which a camera may use fewer; white is the highest number of those."""
+    return next(bits for bits in (8, 10, 12, 14, 16) if pixels.max(initial=0) < 2**bits)
+
+
+def _in_8_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
     return (pixels >> (bits - 8)).astype(np.uint8)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from craft_jax.data.images import Photograph
 from craft_jax.randomness import Stream, host_generator
 
-VERSION = 2
+VERSION = 3
 """Of the way from a file to its squares, by which encoded images are kept: to be raised where pixels change."""
 
 Crop = Callable[[Image.Image, int], Image.Image]

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -86,6 +87,9 @@ def pay_compilation_once() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folders.cache() / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    # JAX writes no entry in one piece: what another process is writing, or was killed at, is compiled anew.
+    for done in ("reading", "writing"):
+        warnings.filterwarnings("ignore", f"Error {done} persistent compilation cache entry")
 
 
 def inside_settings_file(error: BaseException) -> UserError | None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -466,3 +467,25 @@ def test_a_mistake_is_answered_with_what_was_probably_meant(arguments, said, mon
         main.main(["main", *arguments])
 
     assert said in str(caught.value)
+
+
+def test_a_half_written_entry_of_the_compilation_cache_is_compiled_anew_without_a_word(recwarn):
+    cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    before = set(cache.glob("*"))
+
+    def compiled():
+        return jax.jit(lambda x: jnp.sin(x) * 12345.25 + 0.375)(jnp.ones(7))
+
+    first = compiled()
+    entries = set(cache.glob("*")) - before
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:50])
+    jax.clear_caches()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cli.pay_compilation_once()
+        again = compiled()
+
+    assert entries
+    np.testing.assert_array_equal(first, again)
+    assert not recwarn.list

@@ -52,12 +52,12 @@ class Probabilities(struct.PyTreeNode):
 def run(name: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
     """The result of one run; a finished one is read back."""
     config = dataclasses.replace(Config(seed=seed, query_budget=QUERIES), **changes)
-    photographs = data.load(config.data, seed)
-    black_box: Any = blackbox.load(config.black_box.model, photographs.class_names, config.black_box.template)
+    dataset = data.load(config.data, seed)
+    black_box: Any = blackbox.load(config.black_box.model, dataset.class_names, config.black_box.template)
     if name == AS_PROBABILITIES:
         black_box = Probabilities(black_box)
     workdir = RUNS / f"{name.replace(' ', '-')}-seed-{seed}"
-    result = training.train(black_box, photographs, config, workdir, stream=io.StringIO()).result
+    result = training.train(black_box, dataset, config, workdir, stream=io.StringIO()).result
     jax.clear_caches()  # every run compiles its own, and Linux admits a process only so many mapped pieces of memory
     print(f"{workdir.name}: {result['refined']:.1f} %", flush=True)
     return result

@@ -49,11 +49,11 @@ class Measured(NamedTuple):
     bytes_split: int
 
 
-def measure(black_box: Any, photographs: Any, devices: int) -> Measured:
+def measure(black_box: Any, dataset: Any, devices: int) -> Measured:
     """One step of 40 prompts on that many simulated devices."""
     received = []
     for shard_images in ("yes", "no"):
-        run = assembly.assemble(black_box, photographs, config(devices, shard_images))
+        run = assembly.assemble(black_box, dataset, config(devices, shard_images))
         placed, axes = assembly.place(run)
         step: Any = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), 1), axes)
         state = run.spread.mapped(run.state)
@@ -166,9 +166,9 @@ def page(rows: dict[int, Measured]) -> str:
 def main() -> None:
     """Measures and writes the page."""
     jax.config.update("jax_num_cpu_devices", max(DEVICES))
-    photographs = data.load(config(1, "no").data, seed=1)
-    black_box = load("bundled", photographs.class_names)
-    rows = {devices: measure(black_box, photographs, devices) for devices in DEVICES}
+    dataset = data.load(config(1, "no").data, seed=1)
+    black_box = load("bundled", dataset.class_names)
+    rows = {devices: measure(black_box, dataset, devices) for devices in DEVICES}
     text = page(rows)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "devices.md").write_text(text, encoding="utf-8")

@@ -21,7 +21,7 @@ from craft_jax.blackbox import Meter
 from craft_jax.config import Config
 from craft_jax.data import pixels
 
-PHOTOGRAPHS, VIEWS, SIDE = 48, 4, (1200, 900)
+IMAGES, VIEWS, SIDE = 48, 4, (1200, 900)
 
 
 def measure() -> dict[str, float]:
@@ -31,14 +31,14 @@ def measure() -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _photographs(folder: Path) -> list[data.PhotographFile]:
+def _images(folder: Path) -> list[data.ImageFile]:
     """Bundled photographs at a camera's size."""
-    few = data.load(Config().data, seed=1).train[:PHOTOGRAPHS]
+    few = data.load(Config().data, seed=1).train[:IMAGES]
     found = []
     for i, item in enumerate(few):
         path = folder / f"{i}.jpg"
-        item.photograph.open().resize(SIDE, Image.Resampling.BICUBIC).save(path)
-        found.append(data.PhotographFile(path))
+        item.image.open().resize(SIDE, Image.Resampling.BICUBIC).save(path)
+        found.append(data.ImageFile(path))
     return found
 
 
@@ -46,21 +46,21 @@ def main() -> None:
     """Measures and prints."""
     clip = sizes.model(32)
     box = sizes.black_box(clip, sizes.text_params(clip), 1, image=sizes.image_params(clip))
-    batch = min(encoding.batch_size(box.image_size), PHOTOGRAPHS * VIEWS)
+    batch = min(encoding.batch_size(box.image_size), IMAGES * VIEWS)
     blank = np.zeros((batch, 224, 224, 3), np.uint8)
     jax.block_until_ready(box.encode_images(blank))
     with tempfile.TemporaryDirectory() as folder:
-        photographs = _photographs(Path(folder))
-        crops = [[pixels.view_crop(1, view, i) for view in range(VIEWS)] for i in range(PHOTOGRAPHS)]
+        images = _images(Path(folder))
+        crops = [[pixels.view_crop(1, view, i) for view in range(VIEWS)] for i in range(IMAGES)]
 
         encoder = encoding.Encoder(box, Meter(budget=None))
-        encoder.centre_crops(photographs)  # compiles
+        encoder.centre_crops(images)  # compiles
         began = time.perf_counter()
-        batches = sum(1 for _ in pixels.batches(photographs, crops, 224, batch))
+        batches = sum(1 for _ in pixels.batches(images, crops, 224, batch))
         decoded = time.perf_counter()
         jax.block_until_ready([box.encode_images(blank) for _ in range(batches)])
         encoded = time.perf_counter()
-        handle = encoder.training_views(photographs, views=VIEWS, seed=1)
+        handle = encoder.training_views(images, views=VIEWS, seed=1)
         jax.block_until_ready(handle)
         both = time.perf_counter() - encoded
     parts = {"decode": decoded - began, "tower": encoded - decoded, "pipeline": both, "gigabytes": peak_gigabytes()}

@@ -17,12 +17,12 @@ _TIMED_CLASSES = 100
 
 def measure(clip: Any, params: Any) -> dict[str, float]:
     """Zero-shot accuracy in both dtypes, how far features differ, and how many times faster a query is."""
-    photographs = data.load(Config().data, seed=1)
-    images = [item.photograph for item in photographs.test]
-    labels = np.array([item.label for item in photographs.test])
+    dataset = data.load(Config().data, seed=1)
+    images = [item.image for item in dataset.test]
+    labels = np.array([item.label for item in dataset.test])
 
     def answers(dtype: str) -> tuple[Any, Any, Any]:
-        box: Any = blackbox.load(BUNDLED, photographs.class_names, dtype=dtype)
+        box: Any = blackbox.load(BUNDLED, dataset.class_names, dtype=dtype)
         handle = Encoder(box, Meter(budget=None)).centre_crops(images)
         logits = np.asarray(box.predict(box.initial_prompt[None], handle)[0])
         return np.asarray(box._text.features(box.initial_prompt[None])[0]), np.asarray(handle), logits.argmax(axis=-1)

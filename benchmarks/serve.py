@@ -42,7 +42,7 @@ class Measured(NamedTuple):
     slow: float
 
 
-def photographs(count: int, seed: int) -> list[bytes]:
+def images(count: int, seed: int) -> list[bytes]:
     """JPEG files of random pixels, each another: smooth ones, of a photograph's size in bytes."""
     rng = np.random.default_rng(seed)
     files = []
@@ -130,8 +130,8 @@ def run(address: str, requests: int, words: int) -> dict[tuple[str, int], Measur
         for form, (name, ask) in enumerate(forms(texts).items()):
             for in_flight in IN_FLIGHT:
                 seed = 1000 * form + in_flight
-                measure(client, ask, photographs(4 * in_flight, seed + 500), in_flight)  # compiles
-                rows[name, in_flight] = measure(client, ask, photographs(requests, seed), in_flight)
+                measure(client, ask, images(4 * in_flight, seed + 500), in_flight)  # compiles
+                rows[name, in_flight] = measure(client, ask, images(requests, seed), in_flight)
                 print(f"{name}, {in_flight} in flight: {rows[name, in_flight].a_second:.0f} a second", flush=True)
     return rows
 

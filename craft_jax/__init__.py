@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         SearchConfig,
     )
     from craft_jax.data import FewShotSet, draw_shots, from_arrays
-    from craft_jax.data import load as load_photographs
+    from craft_jax.data import load as load_dataset
     from craft_jax.evaluation import evaluate
     from craft_jax.prediction import predict
     from craft_jax.training import load_run, train
@@ -48,7 +48,7 @@ __all__ = [
     "evaluate",
     "from_arrays",
     "load_black_box",
-    "load_photographs",
+    "load_dataset",
     "load_run",
     "predict",
     "train",
@@ -72,7 +72,7 @@ _HOMES = {
     "evaluate": ("evaluation", "evaluate"),
     "from_arrays": ("data", "from_arrays"),
     "load_black_box": ("blackbox", "load"),
-    "load_photographs": ("data", "load"),
+    "load_dataset": ("data", "load"),
     "load_run": ("training", "load_run"),
     "predict": ("prediction", "predict"),
     "train": ("training", "train"),

@@ -69,14 +69,14 @@ def zero_shot(black_box: BlackBox, handle: Handle, labels: Array, meter: Meter) 
 
 
 @in_32_bits
-def evaluate(tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Labelled]) -> Accuracy:
+def evaluate(tuned: TunedModel, black_box: BlackBox, images: Sequence[Labelled]) -> Accuracy:
     """Accuracy in percent of a tuned model on labelled photographs."""
     meter = Meter(budget=None)
-    images = [item.photograph for item in photographs]
-    handle = Encoder(black_box, meter, opened_first=images).centre_crops(images)
-    return measure(black_box, tuned, handle, labels_of(photographs), meter)
+    lazy = [item.image for item in images]
+    handle = Encoder(black_box, meter, opened_first=lazy).centre_crops(lazy)
+    return measure(black_box, tuned, handle, labels_of(images), meter)
 
 
-def labels_of(photographs: Sequence[Labelled]) -> Array:
+def labels_of(images: Sequence[Labelled]) -> Array:
     """The labels of N photographs, int32."""
-    return jnp.array([item.label for item in photographs], jnp.int32)
+    return jnp.array([item.label for item in images], jnp.int32)

@@ -72,12 +72,12 @@ def main(argv: list[str]) -> None:
     devices.check_found()
     with hosts.watched():
         hosts.first_alone(lambda: folders.check_writable(workdir))
-        photographs, black_box = hosts.together(lambda: _load(config))
+        dataset, black_box = hosts.together(lambda: _load(config))
     if hosts.is_first():
-        for note in photographs.notes:
+        for note in dataset.notes:
             print(f"note: {note}", flush=True)
     try:
-        result = training.train(black_box, photographs, config, workdir, stop=stop).result
+        result = training.train(black_box, dataset, config, workdir, stop=stop).result
     except Interrupted:
         if stop.by_hand:
             raise KeyboardInterrupt from None
@@ -111,9 +111,9 @@ def _meet(given: flags.FlagValues) -> None:
 def _load(config: settings.Config) -> tuple["FewShotSet", "BlackBox"]:
     from craft_jax import blackbox, data
 
-    photographs = data.load(config.data, config.seed)
+    dataset = data.load(config.data, config.seed)
     owner = config.black_box
-    return photographs, blackbox.load(owner.model, photographs.class_names, owner.template, owner.dtype)
+    return dataset, blackbox.load(owner.model, dataset.class_names, owner.template, owner.dtype)
 
 
 def label_of(file: str) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from craft_jax import folders
 from craft_jax.cli import called, parse
-from craft_jax.data import Photograph, PhotographFile, folder, photographs
+from craft_jax.data import ImageFile, LazyImage, as_images, folder
 from craft_jax.errors import UserError
 from craft_jax.files import json_text, shown
 from craft_jax.precision import in_32_bits
@@ -43,13 +43,11 @@ def predict(tuned: "TunedModel", black_box: "BlackBox", images: Any) -> Float[np
     Raises:
       UserError: naming an image that cannot be read, or where the model was tuned for another black box.
     """
-    return _probabilities(tuned, black_box, photographs(images))
+    return _probabilities(tuned, black_box, as_images(images))
 
 
 @in_32_bits
-def _probabilities(
-    tuned: "TunedModel", black_box: "BlackBox", images: Sequence[Photograph]
-) -> Float[np.ndarray, "N C"]:
+def _probabilities(tuned: "TunedModel", black_box: "BlackBox", images: Sequence[LazyImage]) -> Float[np.ndarray, "N C"]:
     # Imported here, so that --help and a wrong command line answer at once.
     import jax
 
@@ -75,7 +73,7 @@ class _Attempt:
     """An image file that opens as a blank where it cannot be read, so that the rest of its chunk goes on."""
 
     def __init__(self, path: Path) -> None:
-        self._file = PhotographFile(path)
+        self._file = ImageFile(path)
         self.name = self._file.name
         self.error = ""
 
@@ -162,7 +160,7 @@ def _expand(images: list[str], stdin: TextIO) -> Iterator[Path]:
         if name == "-":
             yield from (_path(line) for line in _listed(stdin))
         elif path.is_dir():
-            yield from (photograph.path for photograph in folder.images_below(path, unread=True))
+            yield from (image.path for image in folder.images_below(path, unread=True))
         else:
             yield path
 

@@ -92,7 +92,7 @@ VARIANTS = ("ATR", "CRJ", "DC-6")
 WORDNET = {"n01440764": "tench", "n01514668": "hen", "n03773504": "missile"}
 
 
-def photographs(which: int) -> Iterator[tuple[str, int, Path]]:
+def images(which: int) -> Iterator[tuple[str, int, Path]]:
     """(part, number, file) of a bundled class's train, val and test photographs, as many as a miniature holds."""
     split = json.loads((BUNDLED / "split_caltech24_64px.json").read_text())
     number = 0
@@ -119,7 +119,7 @@ def _put(file: Path, at: Path) -> None:
 def _make_coop(root: Path, layout: Layout) -> None:
     rows: dict[str, list] = {part: [] for part in COUNTS}
     for label, name in enumerate(layout.names):
-        for part, i, file in photographs(label):
+        for part, i, file in images(label):
             path = layout.path(name, part, i)
             _put(file, root / layout.images / path)
             rows[part].append([path, label, name])
@@ -130,7 +130,7 @@ def _make_fgvc(root: Path) -> None:
     folder = root / "fgvc_aircraft"
     lines: dict[str, list[str]] = {part: [] for part in COUNTS}
     for label, variant in enumerate(VARIANTS):
-        for part, i, file in photographs(label):
+        for part, i, file in images(label):
             image = f"{label + 1}{i:06d}"
             _put(file, folder / "images" / f"{image}.jpg")
             lines[part].append(f"{image} {variant}\n")
@@ -141,7 +141,7 @@ def _make_fgvc(root: Path) -> None:
 
 def _make_imagenet(root: Path) -> None:
     for label, folder in enumerate(WORDNET):
-        for part, i, file in photographs(label):
+        for part, i, file in images(label):
             at = {"train": "train", "test": "val"}.get(part)
             if at:
                 _put(file, root / "imagenet" / "images" / at / folder / f"{folder}_{i}.JPEG")
@@ -152,7 +152,7 @@ def _make_imagenet(root: Path) -> None:
 def make_shifts(root: Path) -> None:
     """ImageNet's four variants: V2's folders are places, Sketch has every class, A and R have two of the three."""
     for label, folder in enumerate(WORDNET):
-        for part, i, file in photographs(label):
+        for part, i, file in images(label):
             if part != "val":
                 continue
             _put(file, root / f"imagenetv2/imagenetv2-matched-frequency-format-val/{label}/{i}.jpeg")
@@ -166,7 +166,7 @@ def make_shifts(root: Path) -> None:
 def _make_folder(root: Path) -> None:
     """Nested folders, suffixes in capitals, and files that are no photographs."""
     for label, name in enumerate(("lion", "panda", "sea_horse")):
-        for part, i, file in photographs(label):
+        for part, i, file in images(label):
             inner = "more/inside" if part == "val" else ""
             _put(file, root / name / inner / f"photo_{i}{'.JPG' if i % 2 else '.jpeg'}")
         (root / name / "notes.txt").write_text("no photograph\n")
@@ -181,7 +181,7 @@ def make_listing(root: Path, *, with_split: bool = False) -> None:
         writer = csv.writer(file)
         writer.writerow(["path", "label", *(["split"] if with_split else [])])
         for label, name in enumerate(("lion", "panda", "sea_horse")):
-            for part, i, _ in photographs(label):
+            for part, i, _ in images(label):
                 inner = "more/inside/" if part == "val" else ""
                 path = f"{name}/{inner}photo_{i}{'.JPG' if i % 2 else '.jpeg'}"
                 writer.writerow([path, name, *([part] if with_split else [])])

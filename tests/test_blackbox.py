@@ -130,7 +130,7 @@ def test_any_number_of_classes_and_prompt_vectors_equals_the_public_class(classe
 
 def test_bfloat16_towers_stay_near_the_float32_ones_and_predict_in_float32(small_set, small_black_box):
     half = blackbox.load("bundled", small_set.class_names, dtype="bfloat16")
-    squares = np.stack([np.asarray(pixels.centre_crop(item.photograph.open(), 32)) for item in small_set.test])
+    squares = np.stack([np.asarray(pixels.centre_crop(item.image.open(), 32)) for item in small_set.test])
 
     def logits(black_box):
         return black_box.predict(black_box.initial_prompt[None], black_box.encode_images(squares))
@@ -162,7 +162,7 @@ def test_a_learnt_prompt_equals_the_public_class_with_those_vectors_as_embedding
 
 def test_predictions_equal_the_public_class_on_photographs(public, small_set, small_black_box):
     model, tokenizer, processor = public
-    images = [item.photograph.open() for item in small_set.test]
+    images = [item.image.open() for item in small_set.test]
     tokens = tokenizer([TEMPLATE.format(name) for name in small_set.class_names], padding=True, return_tensors="np")
     expected = model(**processor(images, return_tensors="np"), **tokens).logits_per_image
 

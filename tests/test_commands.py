@@ -143,7 +143,7 @@ def test_ctrl_c_promises_to_resume_where_a_command_can(given, said, capsys):
 def test_each_variant_runs_in_a_workdir_of_its_own(coop_root, tmp_path, monkeypatch):
     workdirs = []
 
-    def train(black_box, photographs, config, workdir, **_):
+    def train(black_box, dataset, config, workdir, **_):
         workdirs.append(workdir)
         raise Interrupted("far enough")
 
@@ -380,7 +380,7 @@ def test_images_are_labelled_alike_in_whatever_form_python_has_them(tuned, small
         answers = [craft_jax.predict(model, small_black_box, images) for images in given]
     arrays = craft_jax.from_arrays([pixels] * 3, [0, 1, 2], model.class_names, test_images=[pixels], test_labels=[0])
     answers += [craft_jax.predict(model, small_black_box, arrays.test)]
-    answers += [craft_jax.predict(model, small_black_box, arrays.test[0].photograph)]
+    answers += [craft_jax.predict(model, small_black_box, arrays.test[0].image)]
 
     assert {answer.shape for answer in answers} == {(1, 3)}
     for answer in answers[1:]:

@@ -37,16 +37,16 @@ def config(coop_root):
 
 
 @pytest.fixture(scope="module")
-def photographs(config):
+def dataset(config):
     """The small set with its shots drawn."""
     return data.load(config.data, seed=1)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, config, photographs, small_black_box):
+def whole(tmp_path_factory, config, dataset, small_black_box):
     """A finished run, not to be changed."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    training.train(small_black_box, photographs, config, workdir, stream=io.StringIO())
+    training.train(small_black_box, dataset, config, workdir, stream=io.StringIO())
     return workdir
 
 
@@ -57,12 +57,12 @@ def workdir(whole, tmp_path):
 
 
 @pytest.fixture
-def resume(workdir, config, photographs, small_black_box):
+def resume(workdir, config, dataset, small_black_box):
     """Goes on with the damaged run; returns the outcome and what was said."""
 
     def go_on():
         stream = io.StringIO()
-        outcome = training.train(small_black_box, photographs, config, workdir, stream=stream)
+        outcome = training.train(small_black_box, dataset, config, workdir, stream=stream)
         return outcome, stream.getvalue()
 
     return go_on
@@ -225,8 +225,8 @@ def test_a_run_whose_photographs_moved_goes_on_and_one_on_others_of_the_same_nam
     elsewhere = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(moved)))
 
     def go_on():
-        photographs = data.load(elsewhere.data, seed=1)
-        return training.train(small_black_box, photographs, elsewhere, workdir, io.StringIO()).result
+        dataset = data.load(elsewhere.data, seed=1)
+        return training.train(small_black_box, dataset, elsewhere, workdir, io.StringIO()).result
 
     assert go_on() == json.loads((workdir / training.RESULT).read_text())
     _unfinish(workdir, keep=4)
@@ -242,11 +242,11 @@ def test_a_run_whose_photographs_moved_goes_on_and_one_on_others_of_the_same_nam
 
 @pytest.mark.slow
 def test_how_a_run_is_carried_out_may_change_midway_and_what_it_learns_stays(
-    whole, workdir, config, photographs, small_black_box
+    whole, workdir, config, dataset, small_black_box
 ):
     _unfinish(workdir, keep=4)
     other = RunConfig(devices=1, steps_per_call=5, eval_every=5, checkpoint_every=5)
-    training.train(small_black_box, photographs, dataclasses.replace(config, run=other), workdir, io.StringIO())
+    training.train(small_black_box, dataset, dataclasses.replace(config, run=other), workdir, io.StringIO())
     rows = [json.loads(line) for line in (workdir / training.METRICS).read_text().splitlines()]
 
     assert ["test_refined" in row for row in rows] == [False, True, False, True, True, True]
@@ -261,10 +261,10 @@ def test_how_a_run_is_carried_out_may_change_midway_and_what_it_learns_stays(
         ({"query_budget": 200}, "query_budget=69, not 200: learning rates fall to zero over the budget"),
     ],
 )
-def test_what_changes_bits_may_not_change_midway(change, message, whole, config, photographs, small_black_box):
+def test_what_changes_bits_may_not_change_midway(change, message, whole, config, dataset, small_black_box):
     run = dataclasses.replace(config.run, **change.pop("run", {}))
     with pytest.raises(UserError, match=message):
-        training.train(small_black_box, photographs, dataclasses.replace(config, run=run, **change), whole)
+        training.train(small_black_box, dataset, dataclasses.replace(config, run=run, **change), whole)
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on_when_there_is_room(whole, workdir, resume):

@@ -12,7 +12,7 @@ from PIL import Image
 from craft_jax import data
 from craft_jax.config import DataConfig
 from craft_jax.data import FewShotSet, Labelled, draw_shots, pixels
-from craft_jax.data.images import PhotographFile, PhotographRecord
+from craft_jax.data.images import ImageFile, ImageRecord
 from craft_jax.data.readers import coop
 from craft_jax.errors import UserError
 
@@ -20,15 +20,13 @@ from craft_jax.errors import UserError
 def _pool(**counts):
     names = tuple(counts)
     train = tuple(
-        Labelled(PhotographFile(f"{name}/{i}.jpg"), label)
-        for label, name in enumerate(names)
-        for i in range(counts[name])
+        Labelled(ImageFile(f"{name}/{i}.jpg"), label) for label, name in enumerate(names) for i in range(counts[name])
     )
     return FewShotSet(class_names=names, train=train, val=train, test=train, split="made up")
 
 
 def _drawn(few_shot_set):
-    return [str(item.photograph.path) for item in few_shot_set.train]
+    return [str(item.image.path) for item in few_shot_set.train]
 
 
 def test_shots_are_the_ones_that_coop_draws():
@@ -65,7 +63,7 @@ def test_a_class_with_too_few_photographs_is_drawn_with_replacement_where_asked(
 
 def test_the_bundled_set_tests_on_no_training_or_validation_photograph():
     bundled = data.load(DataConfig(), seed=1)
-    parts = [{item.photograph.path for item in part} for part in (bundled.train, bundled.val, bundled.test)]
+    parts = [{item.image.path for item in part} for part in (bundled.train, bundled.val, bundled.test)]
 
     assert [len(part) for part in parts] == [24 * 16, 24 * 4, 638]
     assert not parts[0] & parts[2]
@@ -131,13 +129,13 @@ def test_an_unreadable_photograph_is_named(tmp_path, content):
         path.write_bytes(content)
 
     with pytest.raises(UserError, match="broken.jpg: not a readable image"):
-        PhotographFile(path).open()
+        ImageFile(path).open()
 
 
 def test_all_unreadable_photographs_are_named_and_each_is_opened_once(tmp_path, monkeypatch):
-    many = [PhotographFile(tmp_path / f"{i:02d}.jpg") for i in range(14)]
-    for photograph in many[:13]:
-        Image.effect_noise((64, 64), 50).save(photograph.path)
+    many = [ImageFile(tmp_path / f"{i:02d}.jpg") for i in range(14)]
+    for image in many[:13]:
+        Image.effect_noise((64, 64), 50).save(image.path)
     many[3].path.write_bytes(many[3].path.read_bytes()[:400])
     with pytest.raises(UserError, match="03.jpg: not a readable image"):
         data.check_readable(many[:5])
@@ -146,13 +144,13 @@ def test_all_unreadable_photographs_are_named_and_each_is_opened_once(tmp_path, 
         UserError, match=r"^2 photographs are .*: \S+03.jpg, \S+13.jpg; replace .*: not a readable image"
     ):
         data.check_readable([*many, *many])
-    monkeypatch.setattr(PhotographFile, "check", lambda photograph: pytest.fail(f"{photograph} was opened again"))
+    monkeypatch.setattr(ImageFile, "check", lambda image: pytest.fail(f"{image} was opened again"))
     data.check_readable(many[4:13])
     monkeypatch.undo()
     many[3].path.write_bytes(many[4].path.read_bytes())
     data.check_readable(many[:5])
-    for photograph in many:
-        photograph.path.write_bytes(b"none")
+    for image in many:
+        image.path.write_bytes(b"none")
     with pytest.raises(UserError, match=r"^14 photographs .*09.jpg and 4 more; replace"):
         data.check_readable(many)
 
@@ -161,7 +159,7 @@ def test_all_unreadable_photographs_are_named_and_each_is_opened_once(tmp_path, 
 def test_sixteen_bits_of_grey_keep_their_upper_eight(tmp_path, suffix):
     ramp = np.arange(0, 2**16, 256, dtype=np.uint16).reshape(16, 16)
     Image.fromarray(ramp).save(tmp_path / f"grey.{suffix}")
-    opened = np.asarray(PhotographFile(tmp_path / f"grey.{suffix}").open())
+    opened = np.asarray(ImageFile(tmp_path / f"grey.{suffix}").open())
 
     np.testing.assert_array_equal(opened, np.repeat(np.arange(256).reshape(16, 16, 1), 3, axis=2))
 
@@ -171,7 +169,7 @@ def test_sixteen_bits_of_grey_keep_their_upper_eight(tmp_path, suffix):
 def test_sixteen_bits_of_which_fewer_are_in_use_do_not_come_out_black(tmp_path, suffix, bits):
     ramp = (np.arange(256, dtype=np.uint16) << (bits - 8)).reshape(16, 16)
     Image.fromarray(ramp).save(tmp_path / f"grey.{suffix}")
-    opened = np.asarray(PhotographFile(tmp_path / f"grey.{suffix}").open())
+    opened = np.asarray(ImageFile(tmp_path / f"grey.{suffix}").open())
 
     np.testing.assert_array_equal(opened[..., 0], np.arange(256).reshape(16, 16))
 
@@ -182,7 +180,7 @@ def test_sixteen_bits_of_colour_of_which_fewer_are_in_use_do_not_come_out_black(
     colours[0, 0] = 2**bits - 1
     (tmp_path / "colours.png").write_bytes(_png_of_16_bits(colours))
 
-    np.testing.assert_array_equal(np.asarray(PhotographFile(tmp_path / "colours.png").open()), colours >> (bits - 8))
+    np.testing.assert_array_equal(np.asarray(ImageFile(tmp_path / "colours.png").open()), colours >> (bits - 8))
 
 
 @pytest.mark.parametrize("bits", [12, 16])
@@ -199,7 +197,7 @@ def test_sixteen_bits_with_transparency_are_on_white_and_not_black(tmp_path, bit
         shape[:, 4:, -1] = 0
         seen[:, 4:] = False
     (tmp_path / "shape.png").write_bytes(_png_of_16_bits(shape, *more))
-    opened = np.asarray(PhotographFile(tmp_path / "shape.png").open())
+    opened = np.asarray(ImageFile(tmp_path / "shape.png").open())
 
     expected = np.broadcast_to(shape[..., : 3 if channels == 4 else 1] >> (bits - 8), (8, 9, 3))
     np.testing.assert_array_equal(opened, np.where(seen[..., None], expected, 255))
@@ -232,7 +230,7 @@ def test_what_formats_hold_beside_colours_of_eight_bits_comes_out_as_a_person_se
     }  # fmt: skip
 
     for name, expected in seen.items():
-        opened = np.asarray(PhotographFile(tmp_path / name).open()).astype(int)
+        opened = np.asarray(ImageFile(tmp_path / name).open()).astype(int)
         assert abs(opened - expected).max() <= (name == "deep.pgm"), name
 
 
@@ -255,11 +253,11 @@ def _png_of_16_bits(colours, *more):
 def test_pixels_without_a_range_are_refused_with_the_remedy(tmp_path, dtype):
     grey = np.ones((8, 8), dtype)
     Image.fromarray(grey).save(tmp_path / "grey.tif")
-    record = PhotographRecord([{"image": grey}], 0, "made up:train")
+    record = ImageRecord([{"image": grey}], 0, "made up:train")
 
-    for photograph in (PhotographFile(tmp_path / "grey.tif"), record):
+    for image in (ImageFile(tmp_path / "grey.tif"), record):
         with pytest.raises(UserError, match=r"(grey.tif|\[0\]): pixels of 32 bits .*; save it with 8 or 16 bits"):
-            photograph.open()
+            image.open()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
@@ -268,12 +266,12 @@ def test_what_is_transparent_is_white(tmp_path, mode):
     image.paste((0, 0, 0, 0), (4, 0, 8, 8))
     given = {"transparency": (0, 0, 0)} if mode == "RGB" else {}  # PNG may name one colour as transparent
     image.convert(mode).save(tmp_path / "shape.png", **given)
-    opened = np.asarray(PhotographFile(tmp_path / "shape.png").open())
+    opened = np.asarray(ImageFile(tmp_path / "shape.png").open())
 
     assert (opened[:, :4] == 90).all()
     assert (opened[:, 4:] == 255).all()
     if mode == "RGBA":
-        record = PhotographRecord([{"image": np.asarray(image)}], 0, "made up:train")
+        record = ImageRecord([{"image": np.asarray(image)}], 0, "made up:train")
         np.testing.assert_array_equal(np.asarray(record.open()), opened)
 
 
@@ -284,7 +282,7 @@ def test_a_photograph_is_turned_upright_as_its_exif_says(tmp_path, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6  # the sensor's top is on the right
     image.save(tmp_path / f"portrait.{suffix}", exif=exif)
-    opened = PhotographFile(tmp_path / f"portrait.{suffix}").open()
+    opened = ImageFile(tmp_path / f"portrait.{suffix}").open()
 
     assert opened.size == (20, 40)
     assert np.asarray(opened)[:, 12:, 1].max() < 100
@@ -295,7 +293,7 @@ def test_exif_that_cannot_be_read_is_passed_over(tmp_path):
     image = Image.new("RGB", (40, 20))
     image.save(tmp_path / "broken.jpg", exif=b"Exif\0\0no EXIF at all")
 
-    assert PhotographFile(tmp_path / "broken.jpg").open().size == (40, 20)
+    assert ImageFile(tmp_path / "broken.jpg").open().size == (40, 20)
 
 
 @pytest.mark.parametrize("size", [(40, 64), (64, 40), (32, 32), (31, 97), (500, 333)])
@@ -324,10 +322,10 @@ def test_a_view_is_the_same_in_every_run_and_differs_between_views_images_and_se
 
 
 def test_batches_keep_the_order_and_pad_the_last(small_set):
-    photographs = [item.photograph for item in small_set.train]
-    batches = list(pixels.batches(photographs, [[pixels.centre_crop]] * 12, 32, batch_size=5))
+    images = [item.image for item in small_set.train]
+    batches = list(pixels.batches(images, [[pixels.centre_crop]] * 12, 32, batch_size=5))
 
     assert [batch.shape for batch in batches] == [(5, 32, 32, 3)] * 3
     whole = np.concatenate(batches)
-    for position, photograph in enumerate(photographs):
-        np.testing.assert_array_equal(whole[position], np.asarray(pixels.centre_crop(photograph.open(), 32)))
+    for position, image in enumerate(images):
+        np.testing.assert_array_equal(whole[position], np.asarray(pixels.centre_crop(image.open(), 32)))

@@ -12,63 +12,63 @@ from flax import struct
 import craft_jax
 from craft_jax import encoding
 from craft_jax.blackbox import Meter
-from craft_jax.data import PhotographFile, pixels
+from craft_jax.data import ImageFile, pixels
 from craft_jax.distributed.devices import Spread
 from craft_jax.encoding import Encoder, feature_cache
 from craft_jax.progress import EncodingProgress
 
 
 @pytest.fixture
-def photographs(small_set):
-    return [item.photograph for item in small_set.train]
+def images(small_set):
+    return [item.image for item in small_set.train]
 
 
-def _views(black_box, photographs, cache=None, **changes):
+def _views(black_box, images, cache=None, **changes):
     meter = Meter(budget=None)
     settings = {"views": 3, "seed": 1} | changes
-    handle = Encoder(black_box, meter, cache).training_views(photographs, **settings)
+    handle = Encoder(black_box, meter, cache).training_views(images, **settings)
     return np.asarray(handle), meter.ledger.images_encoded
 
 
-def test_each_view_is_the_encoded_crop_of_its_photograph(small_black_box, photographs):
-    handle, encoded = _views(small_black_box, photographs)
+def test_each_view_is_the_encoded_crop_of_its_photograph(small_black_box, images):
+    handle, encoded = _views(small_black_box, images)
 
     assert handle.shape[:2] == (3, 12)
     assert encoded == 36
     for view, i in ((0, 0), (2, 5), (1, 11)):
-        square = np.asarray(pixels.view_crop(1, view, i)(photographs[i].open(), 32))
+        square = np.asarray(pixels.view_crop(1, view, i)(images[i].open(), 32))
         np.testing.assert_allclose(handle[view, i], small_black_box.encode_images(square[None])[0], atol=1e-5)
 
 
-def test_without_views_training_sees_the_centre_crop(small_black_box, photographs):
-    handle, encoded = _views(small_black_box, photographs, views=0)
-    centre = Encoder(small_black_box, Meter(budget=None)).centre_crops(photographs)
+def test_without_views_training_sees_the_centre_crop(small_black_box, images):
+    handle, encoded = _views(small_black_box, images, views=0)
+    centre = Encoder(small_black_box, Meter(budget=None)).centre_crops(images)
 
     np.testing.assert_array_equal(handle, np.asarray(centre)[None])
     assert encoded == 12
 
 
-def test_a_second_run_encodes_nothing_and_sees_the_same_bits(small_black_box, photographs, tmp_path):
-    first, encoded = _views(small_black_box, photographs, tmp_path)
-    again, encoded_again = _views(small_black_box, photographs, tmp_path)
+def test_a_second_run_encodes_nothing_and_sees_the_same_bits(small_black_box, images, tmp_path):
+    first, encoded = _views(small_black_box, images, tmp_path)
+    again, encoded_again = _views(small_black_box, images, tmp_path)
 
     assert (encoded, encoded_again) == (36, 0)
     np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize("changes", [{"seed": 2}, {"views": 2}, {"views": 0}])
-def test_other_views_are_encoded_anew(small_black_box, photographs, tmp_path, changes):
-    _views(small_black_box, photographs, tmp_path)
+def test_other_views_are_encoded_anew(small_black_box, images, tmp_path, changes):
+    _views(small_black_box, images, tmp_path)
 
-    assert _views(small_black_box, photographs, tmp_path, **changes)[1] > 0
+    assert _views(small_black_box, images, tmp_path, **changes)[1] > 0
 
 
 @pytest.mark.parametrize(("what", "version"), [("PIL.__version__", "0"), ("craft_jax.data.pixels.VERSION", 0)])
-def test_pixels_of_another_version_are_encoded_anew(small_black_box, photographs, tmp_path, monkeypatch, what, version):
-    _views(small_black_box, photographs, tmp_path)
+def test_pixels_of_another_version_are_encoded_anew(small_black_box, images, tmp_path, monkeypatch, what, version):
+    _views(small_black_box, images, tmp_path)
     monkeypatch.setattr(what, version)
 
-    assert _views(small_black_box, photographs, tmp_path)[1] == 36
+    assert _views(small_black_box, images, tmp_path)[1] == 36
 
 
 class _MeanColour(struct.PyTreeNode):
@@ -82,18 +82,18 @@ class _MeanColour(struct.PyTreeNode):
         return jax.numpy.asarray(images, jax.numpy.float32).mean((1, 2))
 
 
-def test_another_image_size_is_encoded_anew(photographs, tmp_path):
-    assert _views(_MeanColour(32), photographs, tmp_path)[1] == 36
-    assert _views(_MeanColour(48), photographs, tmp_path)[1] == 36
-    assert _views(_MeanColour(32), photographs, tmp_path)[1] == 0
-    assert _views(_MeanColour(32, pixels.Resizing((28,))), photographs, tmp_path)[1] == 36
+def test_another_image_size_is_encoded_anew(images, tmp_path):
+    assert _views(_MeanColour(32), images, tmp_path)[1] == 36
+    assert _views(_MeanColour(48), images, tmp_path)[1] == 36
+    assert _views(_MeanColour(32), images, tmp_path)[1] == 0
+    assert _views(_MeanColour(32, pixels.Resizing((28,))), images, tmp_path)[1] == 36
 
 
-def test_the_cache_is_looked_at_before_anything_is_made_for_each_view(photographs, tmp_path, monkeypatch):
-    _views(_MeanColour(32), photographs, tmp_path)
+def test_the_cache_is_looked_at_before_anything_is_made_for_each_view(images, tmp_path, monkeypatch):
+    _views(_MeanColour(32), images, tmp_path)
     monkeypatch.setattr(pixels, "host_generator", lambda *_: pytest.fail("a generator was made"))
 
-    assert _views(_MeanColour(32), photographs, tmp_path)[1] == 0
+    assert _views(_MeanColour(32), images, tmp_path)[1] == 0
 
 
 @pytest.mark.parametrize(
@@ -106,39 +106,39 @@ def test_larger_images_are_encoded_fewer_at_once_beside_a_cpu(monkeypatch, backe
     assert encoding.batch_size(image_size) == images
 
 
-def test_a_changed_photograph_is_encoded_anew(small_black_box, photographs, tmp_path):
+def test_a_changed_photograph_is_encoded_anew(small_black_box, images, tmp_path):
     path = tmp_path / "copy.jpg"
-    path.write_bytes(photographs[0].path.read_bytes())
-    changed = [PhotographFile(path), *photographs[1:]]
+    path.write_bytes(images[0].path.read_bytes())
+    changed = [ImageFile(path), *images[1:]]
     _views(small_black_box, changed, tmp_path / "cache")
     assert _views(small_black_box, changed, tmp_path / "cache")[1] == 0
 
-    path.write_bytes(photographs[-1].path.read_bytes())
+    path.write_bytes(images[-1].path.read_bytes())
     assert _views(small_black_box, changed, tmp_path / "cache")[1] == 36
 
 
 @pytest.mark.parametrize("left", [0, 1000])
-def test_a_damaged_entry_is_encoded_anew(small_black_box, photographs, tmp_path, left):
-    first, _ = _views(small_black_box, photographs, tmp_path)
+def test_a_damaged_entry_is_encoded_anew(small_black_box, images, tmp_path, left):
+    first, _ = _views(small_black_box, images, tmp_path)
     (entry,) = tmp_path.iterdir()
     entry.write_bytes(entry.read_bytes()[:left])
-    again, encoded = _views(small_black_box, photographs, tmp_path)
+    again, encoded = _views(small_black_box, images, tmp_path)
 
     assert encoded == 36
     np.testing.assert_array_equal(first, again)
 
 
-class _CountedPhotograph:
+class _CountedImage:
     """A photograph that notes when it is decoded."""
 
-    def __init__(self, photograph, decoded):
-        self.open = lambda: decoded.append(photograph) or photograph.open()
+    def __init__(self, image, decoded):
+        self.open = lambda: decoded.append(image) or image.open()
 
 
 @pytest.mark.parametrize(("views", "at_most"), [(1, 8 + 16), (8, 1 + 2)])
-def test_decoding_runs_ahead_of_the_tower_but_never_by_much(photographs, views, at_most):
+def test_decoding_runs_ahead_of_the_tower_but_never_by_much(images, views, at_most):
     decoded = []
-    many = [_CountedPhotograph(photograph, decoded) for photograph in photographs * 20]
+    many = [_CountedImage(image, decoded) for image in images * 20]
     crops = [[pixels.centre_crop] * views] * len(many)
     batches = pixels.batches(many, crops, size=32, batch_size=8, threads=2)
     next(batches)
@@ -150,15 +150,15 @@ def test_decoding_runs_ahead_of_the_tower_but_never_by_much(photographs, views, 
 
 def _encode_with_a_cache(folder, images, answers):
     black_box = craft_jax.load_black_box("bundled", ("pizza", "grand piano"))
-    photographs = [PhotographFile(path) for path in images]
-    answers.put(_views(black_box, photographs, folder)[0])
+    images = [ImageFile(path) for path in images]
+    answers.put(_views(black_box, images, folder)[0])
 
 
 @pytest.mark.slow
-def test_two_processes_that_encode_at_once_share_a_cache(photographs, tmp_path):
+def test_two_processes_that_encode_at_once_share_a_cache(images, tmp_path):
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.Queue()
-    arguments = (tmp_path, [photograph.path for photograph in photographs], answers)
+    arguments = (tmp_path, [image.path for image in images], answers)
     workers = [spawn.Process(target=_encode_with_a_cache, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
@@ -193,28 +193,28 @@ def test_a_reader_never_sees_a_half_written_entry_of_two_writers(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["entry.npz"]
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(small_black_box, photographs):
-    assert _views(small_black_box, photographs, Path("/proc/nowhere"))[1] == 36
+def test_a_cache_that_cannot_be_written_stops_nothing(small_black_box, images):
+    assert _views(small_black_box, images, Path("/proc/nowhere"))[1] == 36
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
-def test_any_number_of_devices_encodes_to_the_same_bits(small_black_box, photographs, devices, monkeypatch):
+def test_any_number_of_devices_encodes_to_the_same_bits(small_black_box, images, devices, monkeypatch):
     monkeypatch.setattr("craft_jax.encoding.encoder.batch_size", lambda _: 5)
-    one, _ = _views(small_black_box, photographs)
+    one, _ = _views(small_black_box, images)
     meter = Meter(budget=None)
     spread = Spread(jax.devices()[:devices])
-    several = Encoder(small_black_box, meter, spread=spread).training_views(photographs, views=3, seed=1)
+    several = Encoder(small_black_box, meter, spread=spread).training_views(images, views=3, seed=1)
 
     np.testing.assert_array_equal(several, one)
     assert meter.ledger.images_encoded == 36
 
 
-def test_an_encoder_shows_how_far_it_is(small_black_box, photographs, monkeypatch):
+def test_an_encoder_shows_how_far_it_is(small_black_box, images, monkeypatch):
     monkeypatch.setattr("craft_jax.progress._BETWEEN_LINES", 0)
     monkeypatch.setattr("craft_jax.encoding.encoder.batch_size", lambda _: 16)
     stream = io.StringIO()
     encoder = Encoder(small_black_box, Meter(budget=None), stream=stream)
-    encoder.training_views(photographs, views=3, seed=1)
+    encoder.training_views(images, views=3, seed=1)
 
     assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == [
         f"encoded {done} of 36 images" for done in (16, 32, 36)

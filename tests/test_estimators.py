@@ -135,16 +135,16 @@ def test_each_blocks_gradient_comes_from_its_own_credits():
         shaping=estimators.raw_losses,
     )
     state = search.init(jnp.zeros((2, 3)))
-    credits = jnp.einsum("kbz,bz->kb", search.ask(state), slopes)
+    fitness = jnp.einsum("kbz,bz->kb", search.ask(state), slopes)
 
     # As many orthogonal pairs as a block has coordinates give its gradient exactly.
-    np.testing.assert_allclose(-search.tell(state, credits).z, slopes, atol=1e-5)
+    np.testing.assert_allclose(-search.tell(state, fitness).z, slopes, atol=1e-5)
 
 
 def test_ranks_are_taken_within_each_block():
-    credits = jnp.array([[1.0, 500.0], [2.0, 100.0], [3.0, 300.0], [4.0, 200.0]])
+    fitness = jnp.array([[1.0, 500.0], [2.0, 100.0], [3.0, 300.0], [4.0, 200.0]])
     directions = jnp.ones((2, 2, 1))
-    found = antithetic_estimate(credits, directions, jnp.asarray(0.5), estimators.centred_ranks)
+    found = antithetic_estimate(fitness, directions, jnp.asarray(0.5), estimators.centred_ranks)
 
     # Block 0: ranks (0, 1), (2, 3) of 3; block 1: (3, 0), (2, 1).
     np.testing.assert_allclose(found[:, 0], [-1 / 3, (3 - 0 + 2 - 1) / 3 / 2], atol=1e-6)
@@ -324,29 +324,29 @@ def test_spalls_schedule_shortens_steps_by_zips_power_law(k):
 def test_a_search_that_goes_astray_returns_to_its_best_point_and_halves_its_steps():
     search = estimators.exact(optax.sgd(1.0))
     state = search.init(jnp.zeros((1, 2)))
-    guard = divergence.begin(state.z)
+    guard = divergence.init(state.z)
     best = jnp.ones((1, 2))
 
-    guard, astray = divergence.look(guard, state.z, jnp.full(4, 2.0))
-    assert not astray
-    guard, _ = divergence.look(guard, best, jnp.full(4, 1.0))
+    guard, diverged = divergence.update(guard, state.z, jnp.full(4, 2.0))
+    assert not diverged
+    guard, _ = divergence.update(guard, best, jnp.full(4, 1.0))
     for bad in (3.1, jnp.nan):
-        guard, astray = divergence.look(guard, 100 * best, jnp.full(4, bad))
-        assert astray
+        guard, diverged = divergence.update(guard, 100 * best, jnp.full(4, bad))
+        assert diverged
     lost = state._replace(z=100 * best)
-    back = divergence.answer(search, guard, astray, lost, search.tell(lost, jnp.full((1, 2), jnp.nan)))
+    back = divergence.apply(search, guard, diverged, lost, search.tell(lost, jnp.full((1, 2), jnp.nan)))
 
     np.testing.assert_array_equal(back.z, best)
     told = search.tell(back, jnp.full((1, 2), 4.0))
-    np.testing.assert_allclose(divergence.answer(search, guard, jnp.asarray(False), back, told).z, best - 4.0 / 4)
+    np.testing.assert_allclose(divergence.apply(search, guard, jnp.asarray(False), back, told).z, best - 4.0 / 4)
 
 
 @pytest.mark.parametrize(("images", "expected"), [(4, False), (400, True)])
 def test_a_loss_that_chance_can_make_of_few_images_is_not_astray(images, expected):
-    guard, _ = divergence.look(divergence.begin(jnp.zeros((1, 2))), jnp.zeros((1, 2)), jnp.full(images, 1.0))
+    guard, _ = divergence.update(divergence.init(jnp.zeros((1, 2))), jnp.zeros((1, 2)), jnp.full(images, 1.0))
     losses = jnp.tile(jnp.array([0.5, 2.5]), images // 2)  # mean 1.5, three standard errors 1.5 and 0.15
 
-    assert divergence.look(guard, jnp.ones((1, 2)), losses)[1] == expected
+    assert divergence.update(guard, jnp.ones((1, 2)), losses)[1] == expected
 
 
 def test_a_fresh_start_at_the_best_point_does_not_turn_the_learning_rate_back():
@@ -356,8 +356,8 @@ def test_a_fresh_start_at_the_best_point_does_not_turn_the_learning_rate_back():
     state = search.init(jnp.zeros((1, 3)))
     for _ in range(8):
         state = search.tell(state, slope)
-    guard = divergence.begin(state.z)
-    back = divergence.answer(search, guard, jnp.asarray(True), state, search.tell(state, slope))
+    guard = divergence.init(state.z)
+    back = divergence.apply(search, guard, jnp.asarray(True), state, search.tell(state, slope))
 
     assert back.step == 9
     # Adam's first step is as long as the rate, which a cosine from 1 over 10 steps has brought to (1 + cos 0.9 pi) / 2.

@@ -76,11 +76,11 @@ def test_photographs_are_prepared_as_by_the_public_processor(entries, small_blac
         _pixel_std=jnp.float32(preparation.std),
         _resizing=preparation.resizing,
     )
-    photographs = [item.photograph.open() for item in small_set.train[:3] + small_set.test]
-    photographs += [image.resize((90, 35)) for image in photographs[:2]] + [photographs[0].resize((31, 20))]
+    images = [item.image.open() for item in small_set.train[:3] + small_set.test]
+    images += [image.resize((90, 35)) for image in images[:2]] + [images[0].resize((31, 20))]
     public = transformers.CLIPImageProcessor(**settings)
-    expected = np.stack([public(image, return_tensors="np")["pixel_values"][0] for image in photographs])
-    squares = np.stack([pixels.centre_crop(image, 32, black_box.resizing) for image in photographs])
+    expected = np.stack([public(image, return_tensors="np")["pixel_values"][0] for image in images])
+    squares = np.stack([pixels.centre_crop(image, 32, black_box.resizing) for image in images])
     normalised = (squares / 255 - np.asarray(black_box._pixel_mean)) / np.asarray(black_box._pixel_std)
 
     np.testing.assert_allclose(normalised.transpose(0, 3, 1, 2), expected, rtol=1e-4, atol=1e-4)
@@ -103,7 +103,7 @@ def test_how_images_are_resized_is_part_of_the_model_and_of_its_views(folder, sm
     usual = craft_jax.load_black_box(str(folder), NAMES)
     _change(folder / "preprocessor_config.json", resample=0)
     black_box = craft_jax.load_black_box(str(folder), NAMES)
-    image = small_set.train[0].photograph.open()
+    image = small_set.train[0].image.open()
 
     assert usual.identity["fingerprint"] == small_black_box.identity["fingerprint"] == "8c24c90d61c3061c"
     assert black_box.identity["fingerprint"] != usual.identity["fingerprint"]

@@ -14,7 +14,7 @@ from tests import miniatures
 
 
 def _names(items):
-    return [item.photograph.path.name for item in items]
+    return [item.image.path.name for item in items]
 
 
 # Folders
@@ -27,7 +27,7 @@ def photos(tmp_path):
 
 def test_a_folder_is_split_by_a_seed_class_by_class(photos):
     read = folder.load(photos, split_seed=0)
-    parts = [{item.photograph.path for item in part} for part in (read.train, read.val, read.test)]
+    parts = [{item.image.path for item in part} for part in (read.train, read.val, read.test)]
 
     assert read.class_names == ("lion", "panda", "sea horse")
     assert [len(part) for part in parts] == [18, 6, 12]
@@ -37,7 +37,7 @@ def test_a_folder_is_split_by_a_seed_class_by_class(photos):
 
 
 def test_nested_folders_and_suffixes_in_capitals_count_and_other_files_do_not(photos):
-    paths = [item.photograph.path for item in folder.load(photos, 0).train + folder.load(photos, 0).test]
+    paths = [item.image.path for item in folder.load(photos, 0).train + folder.load(photos, 0).test]
 
     assert {path.suffix for path in paths} == {".JPG", ".jpeg"}
     assert not any(path.name.startswith(".") for path in paths)
@@ -107,7 +107,7 @@ def test_the_validation_folder_of_a_split_goes_by_any_of_its_names(photos, tmp_p
     read = folder.load(_parted(photos, tmp_path / "parted", ("train", "test", validation)), 0)
 
     assert read.class_names == ("lion", "panda")
-    assert {item.photograph.path.parts[len(tmp_path.parts) + 1] for item in read.val} == {validation}
+    assert {item.image.path.parts[len(tmp_path.parts) + 1] for item in read.val} == {validation}
     assert [len(part) for part in (read.train, read.val, read.test)] == [24, 24, 24]
 
 
@@ -191,7 +191,7 @@ def test_a_list_may_say_its_split(tmp_path):
 
     assert [len(part) for part in (read.train, read.val, read.test)] == [18, 6, 12]
     assert read.split == "splits of list.csv"
-    assert {item.photograph.path.parent.name for item in read.val} == {"inside"}
+    assert {item.image.path.parent.name for item in read.val} == {"inside"}
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_a_prepared_set_is_read_without_tensorflow_and_says_that_its_split_is_tf
     assert sorted(item.label for item in few_shots.train) == [0] * 4 + [1] * 4
     assert len(few_shots.test) == 8
     assert few_shots.split == "TFDS split of small_caltech/3.0.2"
-    assert min(few_shots.train[0].photograph.open().size) == 64
+    assert min(few_shots.train[0].image.open().size) == 64
     assert "tensorflow" not in sys.modules
 
 
@@ -102,7 +102,7 @@ def test_records_are_joined_to_a_split_in_coops_form_by_class_and_file(prepared_
     for item, (path, label, _) in zip(joined.test, rows["test"], strict=True):
         assert item.label == label
         np.testing.assert_array_equal(
-            np.asarray(item.photograph.open()), np.asarray(Image.open(BUNDLED / "images" / path).convert("RGB"))
+            np.asarray(item.image.open()), np.asarray(Image.open(BUNDLED / "images" / path).convert("RGB"))
         )
     assert "tensorflow" not in sys.modules
 
@@ -129,7 +129,7 @@ def test_images_numbered_from_1_in_each_part_are_joined_by_part(tmp_path):
 
     items = [*joined.train, *joined.test]
     for item, path in zip(items, (pizzas[6], pianos[5], pizzas[0]), strict=True):
-        np.testing.assert_array_equal(np.asarray(item.photograph.open()), np.asarray(Image.open(path).convert("RGB")))
+        np.testing.assert_array_equal(np.asarray(item.image.open()), np.asarray(Image.open(path).convert("RGB")))
 
 
 def test_a_set_may_be_named_with_its_version(prepared_caltech):

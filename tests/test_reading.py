@@ -51,7 +51,7 @@ def _coop(root, content):
 
 
 def _used(read):
-    return [item.photograph.path for part in (read.train, read.val, read.test) for item in part]
+    return [item.image.path for part in (read.train, read.val, read.test) for item in part]
 
 
 # Parts
@@ -66,7 +66,7 @@ def test_the_folders_of_a_split_go_by_their_usual_names_in_any_case(tmp_path, pa
 
     assert read.class_names == ("cat", "dog")
     assert {path.relative_to(tmp_path).parts[0] for path in _used(read)} == set(parts)
-    assert {item.photograph.path.parent.parent.name for item in read.test} == {parts[1]}
+    assert {item.image.path.parent.parent.name for item in read.test} == {parts[1]}
 
 
 @pytest.mark.parametrize("validation", ["Val", "VALID", "dev", "Validation", "validation_set"])
@@ -463,7 +463,7 @@ def test_files_without_an_extension_are_read_by_their_content(tmp_path):
     read = _read(tmp_path)
 
     assert len(_used(read)) == 8
-    assert all(item.photograph.open().size == (8, 8) for item in read.test)
+    assert all(item.image.open().size == (8, 8) for item in read.test)
 
 
 def test_a_named_pipe_is_no_photograph_and_is_not_waited_for(tmp_path):
@@ -511,9 +511,7 @@ def test_images_of_any_suffix_are_read_or_counted_in_a_note(tmp_path, suffix):
     read = _read(tmp_path)
 
     if added in _used(read):
-        assert next(
-            item for item in read.train + read.val + read.test if item.photograph.path == added
-        ).photograph.open()
+        assert next(item for item in read.train + read.val + read.test if item.image.path == added).image.open()
     else:
         assert f"these formats are not read: 1 file in {suffix.lower()};" in " ".join(read.notes)
 
@@ -588,8 +586,8 @@ def test_photographs_whose_names_are_not_utf_8_are_read_and_shown_escaped(tmp_pa
     os.rename(root / "cat" / "0.png", os.fsencode(root) + b"/cat/\xe9.png")
     _image(root / ".thumbnails" / "x.png", 100)
     read = _read(root)
-    names = [item.photograph.name for item in read.train + read.val + read.test]
+    names = [item.image.name for item in read.train + read.val + read.test]
 
     assert sum(name.endswith(r"cat/\xe9.png") for name in names) == 1
     assert "\n".join([*names, *read.notes, read.split]).encode()
-    assert all(item.photograph.open() for item in read.test)
+    assert all(item.image.open() for item in read.test)

@@ -103,11 +103,11 @@ def test_a_run_by_an_api_equals_a_local_one_and_is_billed_what_the_ledger_says(
 
 
 def test_a_prompt_a_class_learns_from_probabilities(page, tmp_path):
-    photographs = craft_jax.load_photographs(DataConfig(shots=8), seed=1)
-    with _served(photographs.class_names) as address:
-        local = craft_jax.load_black_box("bundled", photographs.class_names)
+    dataset = craft_jax.load_dataset(DataConfig(shots=8), seed=1)
+    with _served(dataset.class_names) as address:
+        local = craft_jax.load_black_box("bundled", dataset.class_names)
         black_box, (tuned, result) = page["tune"](address, local.initial_prompt, local.image_size, tmp_path)
-        probabilities = craft_jax.predict(tuned, black_box, [item.photograph.path for item in photographs.test[:3]])
+        probabilities = craft_jax.predict(tuned, black_box, [item.image.path for item in dataset.test[:3]])
 
     assert result["prompt_only"] > result["zero_shot"] + 3
     assert result["refined"] > result["zero_shot"] + 6

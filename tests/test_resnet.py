@@ -191,7 +191,7 @@ def test_a_photograph_is_prepared_for_the_towers_own_resolution(tmp_path, small_
     folder = random_resnet.write_folder(tmp_path / "small", SMALL, weights)
     black_box = blackbox.load(str(folder), CLASS_NAMES)
     squares = np.stack(
-        [np.asarray(pixels.centre_crop(item.photograph.open(), black_box.image_size)) for item in small_set.test[:3]]
+        [np.asarray(pixels.centre_crop(item.image.open(), black_box.image_size)) for item in small_set.test[:3]]
     )
     with torch.no_grad():
         model = yardstick.with_weights(SMALL, weights)
@@ -366,7 +366,7 @@ def test_the_main_job_tunes_a_resnet_and_its_checkpoint_predicts(tiny_folder, sm
     black_box = blackbox.load(str(tiny_folder), small_set.class_names)
     outcome = training.train(black_box, small_set, small_config, tmp_path / "run", stream=io.StringIO())
     again = blackbox.load(outcome.tuned.black_box["model"], small_set.class_names)
-    probabilities = prediction.predict(outcome.tuned, again, [item.photograph.path for item in small_set.test])
+    probabilities = prediction.predict(outcome.tuned, again, [item.image.path for item in small_set.test])
     hits = probabilities.argmax(axis=1) == [item.label for item in small_set.test]
 
     assert outcome.result["queries"] == small_config.query_budget
@@ -376,7 +376,7 @@ def test_the_main_job_tunes_a_resnet_and_its_checkpoint_predicts(tiny_folder, sm
 
 @pytest.mark.slow
 def test_the_command_line_tunes_a_resnet_and_labels_a_photograph(tiny_folder, coop_root, tmp_path, capsys):
-    photograph = next((coop_root / "caltech-101" / "101_ObjectCategories" / "pizza").iterdir())
+    image = next((coop_root / "caltech-101" / "101_ObjectCategories" / "pizza").iterdir())
     main.main(
         [
             "main", "--config=configs/caltech.py", f"--workdir={tmp_path / 'run'}", f"--config.data.root={coop_root}",
@@ -387,5 +387,5 @@ def test_the_command_line_tunes_a_resnet_and_labels_a_photograph(tiny_folder, co
     assert json.loads((tmp_path / "run" / training.RESULT).read_text())["black_box"] == str(tiny_folder)
     capsys.readouterr()
 
-    prediction.main(["predict", f"--checkpoint={tmp_path / 'run'}", str(photograph)])
-    assert capsys.readouterr().out.startswith(str(photograph))
+    prediction.main(["predict", f"--checkpoint={tmp_path / 'run'}", str(image)])
+    assert capsys.readouterr().out.startswith(str(image))

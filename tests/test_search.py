@@ -1,4 +1,4 @@
-"""The search against the real black box: credits, calibration, minibatches, recipes, and the choice at the end."""
+"""The search against the real black box: fitness, calibration, minibatches, recipes, and the choice at the end."""
 
 import dataclasses
 import io
@@ -17,13 +17,13 @@ from craft_jax.method.candidates import Centre
 from craft_jax.training import assembly, checkpoints, recorder, selection
 
 
-def _train(black_box, photographs, config, workdir):
-    return training.train(black_box, photographs, config, workdir, stream=io.StringIO())
+def _train(black_box, dataset, config, workdir):
+    return training.train(black_box, dataset, config, workdir, stream=io.StringIO())
 
 
-def _run(black_box, photographs, config, **search):
+def _run(black_box, dataset, config, **search):
     config = dataclasses.replace(config, search=dataclasses.replace(config.search, **search))
-    return assembly.assemble(black_box, photographs, config)
+    return assembly.assemble(black_box, dataset, config)
 
 
 def _centre(run, z):
@@ -49,9 +49,9 @@ def test_credits_by_class_give_the_true_gradient_of_every_classs_prompt(small_bl
     state = run.state.search._replace(z=z)
     asked = run.method.search.ask(state)
     answers = run.problem.black_box.predict(run.problem.generator(asked), centre.handle)
-    credits = jax.vmap(candidates.by_class(loss, centre))(answers)
+    fitness = jax.vmap(candidates.by_class(loss, centre))(answers)
 
-    slopes = (credits[0::2] - credits[1::2]) / (2 * 0.05)
+    slopes = (fitness[0::2] - fitness[1::2]) / (2 * 0.05)
     directions = (asked[0::2] - z) / 0.05
     estimate = jnp.einsum("pb,pbz->bz", slopes, directions) / len(directions)
     gradient = collaborative.white_box_gradient(run.problem, loss, z, centre)
@@ -68,11 +68,11 @@ def test_a_candidate_is_judged_by_its_own_predictions_the_refined_ones_or_their_
     _, labels, logits = _centre(run, run.state.search.z)
     refined = refinement.apply(head.params, logits)
 
-    own, mended = objectives.cross_entropy(logits, labels), objectives.cross_entropy(refined, labels)
-    tie = objectives.prompt_consistency(logits, refined)
+    of_plain, of_refined = objectives.cross_entropy(logits, labels), objectives.cross_entropy(refined, labels)
+    consistency = objectives.prompt_consistency(logits, refined)
     loss = collaborative.loss_of(run.method, head)(logits, labels)
-    assert abs(own - mended) > 0.01
-    np.testing.assert_allclose(loss, share * mended + (1 - share) * own + 0.25 * tie, rtol=1e-5)
+    assert abs(of_plain - of_refined) > 0.01
+    np.testing.assert_allclose(loss, share * of_refined + (1 - share) * of_plain + 0.25 * consistency, rtol=1e-5)
 
 
 def test_a_classs_prompt_moves_its_own_column_of_the_logits_alone(small_black_box, small_set, small_config):
@@ -246,7 +246,7 @@ def test_a_misleading_head_is_left_out(small_black_box, small_set, small_config)
 
     assert losses[selection.PROMPT] < losses[selection.REFINED]
     assert losses[selection.PROMPT] == pytest.approx(losses[selection.ZERO_SHOT])
-    chosen = selection.contender(selection.PROMPT, tuned, unlearnt)
+    chosen = selection.candidate_model(selection.PROMPT, tuned, unlearnt)
     logits = jax.random.normal(jax.random.key(1), (4, 3))
     np.testing.assert_array_equal(refinement.apply(chosen.head, logits), logits)
 
@@ -266,7 +266,7 @@ def test_shots_that_are_held_out_are_a_quarter_of_each_class_and_not_trained_on(
     kept, held = data.hold_out(small_set, "shots", seed=1)
 
     assert sorted(item.label for item in held) == [0, 1, 2]
-    assert not {item.photograph for item in held} & {item.photograph for item in kept.train}
+    assert not {item.image for item in held} & {item.image for item in kept.train}
     assert len(kept.train) + len(held) == len(small_set.train)
 
 
@@ -275,7 +275,7 @@ def test_a_photograph_that_was_drawn_twice_is_held_out_whole_or_not_at_all(small
     few = dataclasses.replace(pool, train=tuple(item for i, item in enumerate(pool.train) if i % 3))
     drawn = data.draw_shots(few, shots=16, seed=1, with_replacement=True)
     kept, held = data.hold_out(drawn, "shots", seed=1)
-    held_content, kept_content = ({item.photograph.fingerprint() for item in part} for part in (held, kept.train))
+    held_content, kept_content = ({item.image.fingerprint() for item in part} for part in (held, kept.train))
 
     assert len(held_content) == 3
     assert not held_content & kept_content

@@ -82,15 +82,15 @@ def client(server):
 
 
 @pytest.fixture(scope="module")
-def photographs():
+def images():
     """The files of four, a number that the server compiles for as it is, so that both sides share compiled programs."""
     return sorted((BUNDLED / "images").rglob("*.jpg"))[:16:4]
 
 
 @pytest.fixture(scope="module")
-def squares(photographs, small_black_box):
+def squares(images, small_black_box):
     size = small_black_box.image_size
-    return np.stack([pixels.centre_crop(data.PhotographFile(path).open(), size) for path in photographs])
+    return np.stack([pixels.centre_crop(data.ImageFile(path).open(), size) for path in images])
 
 
 @pytest.fixture(scope="module")
@@ -145,26 +145,26 @@ def test_soft_prompts_are_answered_as_the_local_black_box_does(client, small_bla
         np.testing.assert_allclose(answer, small_black_box.predict(prompts, handle[:images]), atol=2e-5)
 
 
-def test_scores_are_the_local_softmax(client, photographs, logits):
+def test_scores_are_the_local_softmax(client, images, logits):
     expected = np.asarray(jax.nn.softmax(logits))
 
-    for path, row in zip(photographs, expected, strict=True):
+    for path, row in zip(images, expected, strict=True):
         np.testing.assert_allclose(_scores(_zero_shot(client, path)), row, atol=1e-6)
-    first = {"inputs": {"image": _base64(photographs[0])}}
-    np.testing.assert_allclose(_scores(_zero_shot(client, photographs[0], to="/", **first)), expected[0], atol=1e-6)
+    first = {"inputs": {"image": _base64(images[0])}}
+    np.testing.assert_allclose(_scores(_zero_shot(client, images[0], to="/", **first)), expected[0], atol=1e-6)
 
 
-def test_a_template_is_filled_with_each_label(client, photographs, logits):
+def test_a_template_is_filled_with_each_label(client, images, logits):
     parameters = {"candidate_labels": CLASSES, "hypothesis_template": "a photo of a {}."}
-    found = _zero_shot(client, photographs[0], parameters=parameters).json()
+    found = _zero_shot(client, images[0], parameters=parameters).json()
 
     scores = {row["label"]: row["score"] for row in found}
     expected = jax.nn.softmax(logits[0, [0, 1, 3]])
     np.testing.assert_allclose([scores[name] for name in CLASSES], expected, atol=1e-6)
 
 
-def test_similarities_are_cosines_in_order(client, photographs, logits):
-    subject = {"type": "base64", "value": _base64(photographs[0])}
+def test_similarities_are_cosines_in_order(client, images, logits):
+    subject = {"type": "base64", "value": _base64(images[0])}
     asked = {"subject": subject, "subject_type": "image", "prompt": TEXTS, "prompt_type": "text"}
     scale = client.get("/v1/about").json()["logit_scale"]
 
@@ -174,9 +174,9 @@ def test_similarities_are_cosines_in_order(client, photographs, logits):
     assert named["similarity"] == dict(zip("abcde", similarity, strict=True))
 
 
-def test_ranked_matches_have_score_and_cosine(client, photographs, logits):
+def test_ranked_matches_have_score_and_cosine(client, images, logits):
     matches = [{"text": text} for text in TEXTS]
-    documents = [{"uri": f"data:image/jpeg;base64,{_base64(path)}", "matches": matches} for path in photographs[:2]]
+    documents = [{"uri": f"data:image/jpeg;base64,{_base64(path)}", "matches": matches} for path in images[:2]]
     answer = client.post("/post", json={"data": documents, "execEndpoint": "/rank"}).json()
 
     for document, row in zip(answer["data"], logits, strict=False):
@@ -197,8 +197,8 @@ def _embedded(answer):
     return [row["embedding"] for row in answer.json()["data"]]
 
 
-def test_embeddings_are_what_logits_are_made_of(client, photographs, logits):
-    uris = [f"data:image/jpeg;base64,{_base64(path)}" for path in photographs]
+def test_embeddings_are_what_logits_are_made_of(client, images, logits):
+    uris = [f"data:image/jpeg;base64,{_base64(path)}" for path in images]
     images = np.array(_embedded(client.post("/v1/embeddings", json={"input": uris, "modality": "image"})))
     answer = client.post("/v1/embeddings", json={"model": "any", "input": TEXTS, "encoding_format": "base64"})
     texts = np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in _embedded(answer)])
@@ -213,8 +213,8 @@ def test_embeddings_are_what_logits_are_made_of(client, photographs, logits):
         assert client.post("/v1/embeddings", json=wrong).status_code == 400
 
 
-def test_a_tuned_model_labels_images(client, photographs, squares, tuned, small_black_box):
-    first, likeliest = photographs[0], {"top": "1"}
+def test_a_tuned_model_labels_images(client, images, squares, tuned, small_black_box):
+    first, likeliest = images[0], {"top": "1"}
     content = first.read_bytes()
     handle = small_black_box.encode_images(squares)[:1]
     expected = np.asarray(jax.nn.softmax(evaluation.logits(small_black_box, tuned, handle, 1, Meter(None))[1]))[0]
@@ -245,20 +245,20 @@ def test_names_of_images_that_were_not_sent_are_told(client, squares):
         assert answer.json()["ids"] == ["other"]
 
 
-def test_many_threads_get_what_one_gets(client, photographs, logits):
+def test_many_threads_get_what_one_gets(client, images, logits):
     expected = np.asarray(jax.nn.softmax(logits))
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda i: _scores(_zero_shot(client, photographs[i % 4])), range(64)))
+        answers = list(pool.map(lambda i: _scores(_zero_shot(client, images[i % 4])), range(64)))
 
     np.testing.assert_allclose(answers, expected[np.arange(64) % 4], atol=1e-6)
 
 
-def test_what_arrives_is_counted(client, squares, photographs):
+def test_what_arrives_is_counted(client, squares, images):
     def counts():
         return client.get("/counts").json()
 
     before = counts()
-    _zero_shot(client, photographs[0])
+    _zero_shot(client, images[0])
     client.post("/", json={})
     client.post("/v1/images", content=_npz(images=np.concatenate([squares, squares])))
     gained = {name: count - before[name] for name, count in counts().items()}
@@ -306,9 +306,9 @@ def _png(width, height):
         ({"parameters": {"candidate_labels": ["word " * 100]}}, 400, "tokens"),
     ],
 )
-def test_a_request_that_cannot_be_answered_says_why(client, photographs, body, status, says):
+def test_a_request_that_cannot_be_answered_says_why(client, images, body, status, says):
     if body.get("inputs", "x") != "x" or "parameters" in body:
-        good = {"inputs": _base64(photographs[0]), "parameters": {"candidate_labels": ["cat"]}}
+        good = {"inputs": _base64(images[0]), "parameters": {"candidate_labels": ["cat"]}}
         body = good | body
     answer = client.post("/", content=json.dumps(body).encode())
 

@@ -17,7 +17,7 @@ from tests.conftest import BUNDLED
 
 
 def _names(items):
-    return [item.photograph.path.name for item in items]
+    return [item.image.path.name for item in items]
 
 
 # Draws
@@ -33,7 +33,7 @@ def test_the_shots_of_the_bundled_set_are_the_ones_that_coops_rule_draws():
     expected = [path for paths in by_label.values() for path in random.sample(paths, 2)]
     drawn = data.load(DataConfig(shots=2), seed=3).train
 
-    assert ["/".join(item.photograph.path.parts[-2:]) for item in drawn] == expected
+    assert ["/".join(item.image.path.parts[-2:]) for item in drawn] == expected
     assert expected[:4] == [
         "pizza/image_0046.jpg",
         "pizza/image_0006.jpg",
@@ -143,7 +143,7 @@ def test_imagenet_is_tested_on_its_validation_images(imagenet_root):
 
     assert read.class_names == ("tench", "hen", "missile")
     assert [len(part) for part in (read.train, read.val, read.test)] == [18, 0, 12]
-    assert {item.photograph.path.parent.parent.name for item in read.test} == {"val"}
+    assert {item.image.path.parent.parent.name for item in read.test} == {"val"}
 
 
 def test_two_classes_of_imagenet_may_have_the_same_name(imagenet_root):
@@ -229,9 +229,9 @@ def test_arrays_may_bring_their_own_test_images_of_any_size_and_in_grey():
     )
 
     assert [item.label for item in own.test] == [1, 0]
-    assert own.train[0].photograph.open().size == (9, 8)
-    assert own.train[0].photograph.open().mode == "RGB"
-    assert own.train[0].photograph.fingerprint() != own.train[1].photograph.fingerprint()
+    assert own.train[0].image.open().size == (9, 8)
+    assert own.train[0].image.open().mode == "RGB"
+    assert own.train[0].image.fingerprint() != own.train[1].image.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from craft_jax.training import assembly, checkpoints
 REPOSITORY = Path(__file__).parent.parent
 
 
-def _train(black_box, photographs, config, workdir):
-    return training.train(black_box, photographs, config, workdir, stream=io.StringIO())
+def _train(black_box, dataset, config, workdir):
+    return training.train(black_box, dataset, config, workdir, stream=io.StringIO())
 
 
 def _content(workdir):
@@ -162,7 +162,7 @@ def test_only_losses_cross_devices_and_of_split_images_the_views_drawn(
     program = step.lower(placed, run.spread.mapped(run.state)).compile().as_text()
     width = run.problem.views.shape[-1]
 
-    # Of the credits of 8 candidates for 3 classes, and of the images drawn, three quarters come from other devices.
+    # Of the fitness of 8 candidates for 3 classes, and of the images drawn, three quarters come from other devices.
     assert collective_bytes(program, devices=4) == {"all-gather": (8 * 3 + features * width) * 4 * 3 // 4}
 
 
@@ -366,7 +366,7 @@ def test_a_checkpoint_of_other_classes_or_another_black_box_is_refused(finished,
     ):
         craft_jax.evaluate(tuned, other_classes, small_set.test)
     with pytest.raises(UserError, match="has template 'a drawing of a {}.'; load the black box that it was made for"):
-        craft_jax.predict(tuned, other_template, [small_set.test[0].photograph.path])
+        craft_jax.predict(tuned, other_template, [small_set.test[0].image.path])
 
 
 def test_photographs_and_black_box_must_have_the_same_classes(tmp_path, small_set, small_config):

@@ -57,7 +57,7 @@ def quality(run: Run, settings: SearchConfig) -> Quality:
     loss, centre = collaborative.loss_of(run.method, run.state.head), centre_of(run)
     z = run.state.search.z
     truth = collaborative.white_box_gradient(run.problem, loss, z, centre).ravel()
-    credit = candidates.by_class if run.problem.generator.per_class else candidates.by_candidate
+    fitness_of = candidates.by_class if run.problem.generator.per_class else candidates.by_candidate
     # Plain descent at rate 1 moves z by minus the estimate.
     plain = dataclasses.replace(settings, optimizer="sgd", schedule="constant", learning_rate=1.0)
 
@@ -67,7 +67,8 @@ def quality(run: Run, settings: SearchConfig) -> Quality:
         state = search.init(z)
 
         def ask(candidate: jax.Array) -> jax.Array:
-            return credit(loss, centre)(problem.black_box.predict(problem.generator(candidate[None]), centre.handle)[0])
+            answer = problem.black_box.predict(problem.generator(candidate[None]), centre.handle)[0]
+            return fitness_of(loss, centre)(answer)
 
         return (z - search.tell(state, jax.lax.map(ask, search.ask(state))).z).ravel()
 
@@ -103,8 +104,8 @@ def _row(run: Run, name: str, settings: SearchConfig) -> str:
 
 def main() -> None:
     """Measures and writes the table."""
-    photographs = tasks.draw("caltech24", 16, seed=1)
-    black_box = blackbox.load("bundled", photographs.class_names)
+    dataset = tasks.draw("caltech24", 16, seed=1)
+    black_box = blackbox.load("bundled", dataset.class_names)
     lines = [
         "Antithetic estimates at the unlearnt prompt, caltech24 at 16 shots; sigma in units of the measured scale. "
         f"Means over {DRAWS} draws. `python -m benchmarks.search.diagnostics`.",
@@ -113,7 +114,7 @@ def main() -> None:
         "|---|---|---|---|---|---|---|",
     ]
     for name, prompt in CONTEXTS.items():
-        run = assembly.assemble(black_box, photographs, Config(prompt=prompt))
+        run = assembly.assemble(black_box, dataset, Config(prompt=prompt))
         lines += rows(run, name)
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -52,15 +52,15 @@ def finished(config: Config, folder: Path) -> dict[str, Any] | None:
     return found if found.get("settings") == digest(config) else None
 
 
-def result(config: Config, photographs: FewShotSet, folder: Path) -> dict[str, Any]:
+def result(config: Config, dataset: FewShotSet, folder: Path) -> dict[str, Any]:
     """What result.json says of the run, and under `curve` its tested steps, [prompts, predictions, accuracy]."""
     known = finished(config, folder)
     if known:
         return known
     if (folder / training.RESULT).exists():
         shutil.rmtree(folder)  # of other settings
-    black_box = blackbox.load(config.black_box.model, photographs.class_names)
-    found = training.train(black_box, photographs, config, folder, stream=io.StringIO()).result
+    black_box = blackbox.load(config.black_box.model, dataset.class_names)
+    found = training.train(black_box, dataset, config, folder, stream=io.StringIO()).result
     jax.clear_caches()  # hundreds of runs' programs would exceed the pieces of memory that Linux lets a process map
     rows = [json.loads(line) for line in (folder / training.METRICS).read_text().splitlines()]
     found["curve"] = [

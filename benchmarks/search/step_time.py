@@ -27,13 +27,13 @@ def steps_of(run: assembly.Run) -> timing.Call:
 
 def main() -> None:
     """Measures all recipes, taking turns, and writes the table."""
-    photographs = tasks.draw(TASK, SHOTS, SEED)
-    black_box = blackbox.load("bundled", photographs.class_names)
+    dataset = tasks.draw(TASK, SHOTS, SEED)
+    black_box = blackbox.load("bundled", dataset.class_names)
     cells = [study.Cell(recipe, TASK, SHOTS, SEED, QUERIES) for recipe in study.TUNED]
-    assembled = {cell.recipe: assembly.assemble(black_box, photographs, study.settings(cell)) for cell in cells}
+    assembled = {cell.recipe: assembly.assemble(black_box, dataset, study.settings(cell)) for cell in cells}
     times = timing.best({recipe: steps_of(run) for recipe, run in assembled.items()}, ROUNDS)
     lines = [
-        f"{TASK} at {SHOTS} shots, {len(photographs.train)} training photographs; times beside that of `craft`'s step, "
+        f"{TASK} at {SHOTS} shots, {len(dataset.train)} training photographs; times beside that of `craft`'s step, "
         f"the best of {ROUNDS} rounds in which all take turns. `python -m benchmarks.search.step_time`.",
         "",
         "| recipe | prompts a step | predictions a prompt | predictions of the present prompt a step "

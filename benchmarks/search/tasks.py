@@ -33,6 +33,6 @@ def draw(task: str, shots: int, seed: int) -> FewShotSet:
 def draw_for_tuning(task: str, shots: int, seed: int) -> FewShotSet:
     """A few-shot set that is tested on the training photographs that were not drawn: no test photograph is opened."""
     drawn = draw(task, shots, seed)
-    taken = {item.photograph.name for item in drawn.train}
-    rest = [item for item in data.read(TASKS[task]).train if item.photograph.name not in taken]
+    taken = {item.image.name for item in drawn.train}
+    rest = [item for item in data.read(TASKS[task]).train if item.image.name not in taken]
     return dataclasses.replace(drawn, test=tuple(rest), split=f"{drawn.split}, undrawn training photographs")

@@ -82,7 +82,7 @@ class PromptConfig:
     """The map from z to soft prompts, p(z) = p0 + A z.
 
     Attributes:
-      context: `class`, a soft prompt of its own for each class, credited with what it did to its class's predictions;
+      context: `class`, a soft prompt of its own for each class, judged by what it did to its class's predictions;
         `unified`, one for all, as published; `full`, one for all without A; `low-rank`, ZIP's.
       intrinsic_dim: how many numbers z has, or each class's z; m of `low-rank`; `full` needs none.
       std: standard deviation of A's entries, or those of `low-rank`'s maps; of `full`, the unit of z. 0 measures it
@@ -120,7 +120,7 @@ class SearchConfig:
       clip: largest norm of an estimate; 0 does not clip; -1 is the square root of the number of coordinates.
       fitness: which predictions' cross-entropy judges a candidate: `prompt` (its own, as published), `refined` (with
         the head of the moment), or the mean of `both`: a head that fits the few shots leaves little loss to search by,
-        and the prompt's own does not see what the head mends.
+        and the prompt's own does not see what the head corrects.
       guarded: takes a search that diverges back to its best point and halves its steps.
     """
 

@@ -4,10 +4,10 @@
 """
 
 from craft_jax.data import pixels, sources
-from craft_jax.data.arrays import from_arrays, photographs
+from craft_jax.data.arrays import as_images, from_arrays
 from craft_jax.data.fewshot import FewShotSet, Labelled, draw_shots
 from craft_jax.data.held_out import hold_out
-from craft_jax.data.images import Photograph, PhotographBytes, PhotographFile
+from craft_jax.data.images import ImageBytes, ImageFile, LazyImage
 from craft_jax.data.readable import check_readable
 from craft_jax.data.readers import folder, imagenet
 from craft_jax.data.readers.imagenet import SHIFTS
@@ -16,9 +16,9 @@ from craft_jax.data.sources import draw, load, read
 __all__ = [
     "FewShotSet",
     "Labelled",
-    "Photograph",
-    "PhotographBytes",
-    "PhotographFile",
+    "LazyImage",
+    "ImageBytes",
+    "ImageFile",
     "SHIFTS",
     "check_readable",
     "draw",
@@ -28,7 +28,7 @@ __all__ = [
     "hold_out",
     "imagenet",
     "load",
-    "photographs",
+    "as_images",
     "pixels",
     "read",
     "sources",

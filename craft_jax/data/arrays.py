@@ -12,7 +12,7 @@ from craft_jax.data.automatic import AUTOMATIC, automatic_split
 from craft_jax.data.checks import told
 from craft_jax.data.class_names import distinct_names
 from craft_jax.data.fewshot import FewShotSet, Labelled
-from craft_jax.data.images import Photograph, PhotographArray, PhotographFile, upright
+from craft_jax.data.images import ImageArray, ImageFile, LazyImage, upright
 from craft_jax.errors import UserError
 
 
@@ -67,7 +67,7 @@ def _labelled(what: str, images: Any, labels: Any, classes: int) -> list[Labelle
         raise UserError(f"{what}: no image; give at least one a class")
     items = []
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        items.append(Labelled(photograph(image, f"{what}[{i}]"), _label(label, f"{what}[{i}]", classes)))
+        items.append(Labelled(as_image(image, f"{what}[{i}]"), _label(label, f"{what}[{i}]", classes)))
     return items
 
 
@@ -81,7 +81,7 @@ def _label(given: Any, name: str, classes: int) -> int:
     return int(value.item())
 
 
-def photograph(image: Any, name: str) -> Photograph:
+def as_image(image: Any, name: str) -> LazyImage:
     """An image as it is given from Python.
 
     Args:
@@ -93,11 +93,11 @@ def photograph(image: Any, name: str) -> Photograph:
       UserError: where it is something else.
     """
     if isinstance(image, Labelled):
-        return image.photograph
+        return image.image
     if isinstance(image, (str, os.PathLike)):
-        return PhotographFile(Path(image).expanduser())
+        return ImageFile(Path(image).expanduser())
     if isinstance(image, Image.Image):
-        return PhotographArray(np.asarray(upright(image.copy(), name)), name)
+        return ImageArray(np.asarray(upright(image.copy(), name)), name)
     if hasattr(image, "open") and hasattr(image, "fingerprint"):
         return image
     pixels = np.asarray(image)
@@ -105,13 +105,13 @@ def photograph(image: Any, name: str) -> Photograph:
         raise UserError(
             f"{name} is {pixels.dtype}{list(pixels.shape)}; it must be uint8[height, width, 3], from 0 to 255"
         )
-    return PhotographArray(pixels, name)
+    return ImageArray(pixels, name)
 
 
-def photographs(images: Any) -> list[Photograph]:
-    """Images as they are given from Python, one or several; see `photograph`. An array of four axes is several."""
+def as_images(images: Any) -> list[LazyImage]:
+    """Images as they are given from Python, one or several; see `as_image`. An array of four axes is several."""
     shape: tuple[int, ...] = tuple(getattr(images, "shape", ()))
     one = isinstance(images, (str, os.PathLike, Image.Image, Labelled)) or hasattr(images, "fingerprint")
     if one or len(shape) == 2 or (len(shape) == 3 and shape[2] == 3):
         images = [images]
-    return [photograph(image, f"images[{i}]") for i, image in enumerate(images)]
+    return [as_image(image, f"images[{i}]") for i, image in enumerate(images)]

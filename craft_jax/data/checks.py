@@ -8,7 +8,7 @@ from pathlib import Path
 
 from craft_jax.data.class_names import name_notes
 from craft_jax.data.fewshot import FewShotSet, Labelled
-from craft_jax.data.images import PhotographFile
+from craft_jax.data.images import ImageFile
 from craft_jax.errors import UserError
 from craft_jax.files import shown
 
@@ -102,7 +102,7 @@ def _paths(items: Iterable[Labelled]) -> Iterator[Path]:
 
 def _files(items: Iterable[Labelled]) -> Iterator[tuple[Path, int]]:
     """Paths and labels of those items that are files."""
-    return ((item.photograph.path, item.label) for item in items if isinstance(item.photograph, PhotographFile))
+    return ((item.image.path, item.label) for item in items if isinstance(item.image, ImageFile))
 
 
 def _met(path: Path, seen: dict[tuple[int, int], list[Path]]) -> list[Path]:

@@ -11,14 +11,14 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from craft_jax.data.images import Photograph, PhotographArray
+from craft_jax.data.images import ImageArray, LazyImage
 from craft_jax.errors import UserError
 
 
 class Labelled(NamedTuple):
     """A photograph and its class, an index into the set's class names."""
 
-    photograph: Photograph
+    image: LazyImage
     label: int
 
 
@@ -65,14 +65,14 @@ class FewShotSet:
           UserError: naming a photograph that is missing.
         """
         shown = [
-            [(item.photograph.fingerprint(), item.label) for item in part] for part in (self.train, self.val, self.test)
+            [(item.image.fingerprint(), item.label) for item in part] for part in (self.train, self.val, self.test)
         ]
         return hashlib.sha256(str(shown).encode()).hexdigest()[:32]
 
 
 def _told_by(item: Labelled) -> str:
-    photograph = item.photograph
-    return photograph.fingerprint() if isinstance(photograph, PhotographArray) else photograph.name
+    image = item.image
+    return image.fingerprint() if isinstance(image, ImageArray) else image.name
 
 
 def draw_shots(pool: FewShotSet, shots: int, seed: int, *, with_replacement: bool = False) -> FewShotSet:
@@ -98,10 +98,8 @@ def draw_shots(pool: FewShotSet, shots: int, seed: int, *, with_replacement: boo
     notes = pool.notes
     if few:
         label, found = next(iter(few.items()))
-        photographs = "photograph" if found == 1 else "photographs"
-        found_text = (
-            f"class {pool.class_names[label]!r} has {found} training {photographs}, fewer than data.shots={shots}"
-        )
+        noun = "photograph" if found == 1 else "photographs"
+        found_text = f"class {pool.class_names[label]!r} has {found} training {noun}, fewer than data.shots={shots}"
         if not with_replacement:
             raise UserError(
                 f"{found_text}; lower data.shots, or set data.with_replacement=True to draw such classes with "
@@ -128,7 +126,7 @@ def half(whole: FewShotSet, which: str) -> FewShotSet:
     if not labels:
         raise UserError(f"data.classes={which}: {len(whole.class_names)} class cannot be halved; use data.classes=all")
     train, val, test = (
-        tuple(Labelled(item.photograph, item.label - labels[0]) for item in part if item.label in labels)
+        tuple(Labelled(item.image, item.label - labels[0]) for item in part if item.label in labels)
         for part in (whole.train, whole.val, whole.test)
     )
     names = whole.class_names[labels[0] : labels[-1] + 1]

@@ -8,11 +8,11 @@ from craft_jax.errors import UserError
 from craft_jax.randomness import Stream, host_generator
 
 
-def hold_out(photographs: FewShotSet, held_out: str, seed: int) -> tuple[FewShotSet, tuple[Labelled, ...]]:
+def hold_out(dataset: FewShotSet, held_out: str, seed: int) -> tuple[FewShotSet, tuple[Labelled, ...]]:
     """The set to train on, and the photographs to choose by: its validation part, or a quarter of each class's shots.
 
     Args:
-      photographs: with the shots drawn.
+      dataset: with the shots drawn.
       held_out: `validation`, `shots` or `none`.
       seed: of the run.
 
@@ -20,21 +20,21 @@ def hold_out(photographs: FewShotSet, held_out: str, seed: int) -> tuple[FewShot
       UserError: where shots are to be held out of a class that has one photograph alone.
     """
     if held_out == "none":
-        return photographs, ()
+        return dataset, ()
     if held_out == "validation":
-        return photographs, photographs.val
+        return dataset, dataset.val
     if held_out != "shots":
         raise ValueError(f"held_out={held_out} is unknown here")
-    held = _quarter_of_each_class(photographs, seed)
-    kept = tuple(item for i, item in enumerate(photographs.train) if i not in held)
-    return dataclasses.replace(photographs, train=kept), tuple(photographs.train[i] for i in sorted(held))
+    held = _quarter_of_each_class(dataset, seed)
+    kept = tuple(item for i, item in enumerate(dataset.train) if i not in held)
+    return dataclasses.replace(dataset, train=kept), tuple(dataset.train[i] for i in sorted(held))
 
 
-def _quarter_of_each_class(photographs: FewShotSet, seed: int) -> set[int]:
+def _quarter_of_each_class(dataset: FewShotSet, seed: int) -> set[int]:
     rng = host_generator(seed, Stream.HELD_OUT)
     held: set[int] = set()
-    for label, name in enumerate(photographs.class_names):
-        distinct = _rows_by_photograph(photographs.train, label)
+    for label, name in enumerate(dataset.class_names):
+        distinct = _rows_by_image(dataset.train, label)
         if len(distinct) < 2:
             raise UserError(
                 f"held_out=shots leaves class {name!r} without a training photograph; raise data.shots to 2 or more, "
@@ -45,10 +45,10 @@ def _quarter_of_each_class(photographs: FewShotSet, seed: int) -> set[int]:
     return held
 
 
-def _rows_by_photograph(items: Sequence[Labelled], label: int) -> list[list[int]]:
+def _rows_by_image(items: Sequence[Labelled], label: int) -> list[list[int]]:
     """The rows of each distinct photograph of a class: a draw with replacement has some of them twice."""
     rows: dict[str, list[int]] = {}
     for i, item in enumerate(items):
         if item.label == label:
-            rows.setdefault(item.photograph.fingerprint(), []).append(i)
+            rows.setdefault(item.image.fingerprint(), []).append(i)
     return list(rows.values())

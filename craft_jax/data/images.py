@@ -34,7 +34,7 @@ UNREAD_SUFFIXES = {
 """Of images too, in formats that folders of photographs are not searched for."""
 
 
-class Photograph(Protocol):
+class LazyImage(Protocol):
     """Something that opens as an RGB image of 8 bits a channel, on white where it is transparent."""
 
     @property
@@ -49,7 +49,7 @@ class Photograph(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class PhotographFile:
+class ImageFile:
     """An image file in any format that Pillow reads; opens upright, as its EXIF says."""
 
     path: Path
@@ -76,7 +76,7 @@ class PhotographFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class PhotographBytes:
+class ImageBytes:
     """An image file's content; opens as the file does."""
 
     content: bytes
@@ -92,7 +92,7 @@ class PhotographBytes:
 
 
 @dataclasses.dataclass(frozen=True)
-class PhotographRecord:
+class ImageRecord:
     """An image in a random-access data source, such as a prepared TFDS split."""
 
     source: Any
@@ -125,7 +125,7 @@ class PhotographRecord:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PhotographArray:
+class ImageArray:
     """An image in memory, uint8 [height, width, 3] or [height, width]."""
 
     pixels: np.ndarray

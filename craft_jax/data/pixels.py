@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from craft_jax.data.images import Photograph
+from craft_jax.data.images import LazyImage
 from craft_jax.randomness import Stream, host_generator
 
 VERSION = 3
@@ -98,7 +98,7 @@ def _view(seed: int, view: int, position: int, resizing: Resizing, image: Image.
 
 
 def batches(
-    photographs: Sequence[Photograph],
+    images: Sequence[LazyImage],
     crops: Sequence[Sequence[Crop]],
     size: int,
     batch_size: int,
@@ -113,18 +113,18 @@ def batches(
       UserError: naming the photograph, where one cannot be read.
     """
 
-    def squares(photograph: Photograph, crops: Sequence[Crop]) -> list[np.ndarray]:
-        image = photograph.open()
+    def squares(lazy: LazyImage, crops: Sequence[Crop]) -> list[np.ndarray]:
+        image = lazy.open()
         return [np.asarray(crop(image, size)) for crop in crops]
 
-    waiting = collections.deque(zip(photographs, crops, strict=True))
+    waiting = collections.deque(zip(images, crops, strict=True))
     ready: list[np.ndarray] = []
     threads = threads or os.cpu_count() or 1
-    photographs_ahead = max(threads, _BATCHES_AHEAD * batch_size // max(map(len, crops), default=1))
+    images_ahead = max(threads, _BATCHES_AHEAD * batch_size // max(map(len, crops), default=1))
     with ThreadPoolExecutor(threads) as pool:
         ahead: collections.deque[Future] = collections.deque()
         while waiting or ahead:
-            while waiting and len(ahead) < photographs_ahead:
+            while waiting and len(ahead) < images_ahead:
                 ahead.append(pool.submit(squares, *waiting.popleft()))
             ready += ahead.popleft().result()
             while len(ready) >= batch_size:

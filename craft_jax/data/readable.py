@@ -7,24 +7,24 @@ import os
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from craft_jax.data.images import Photograph, PhotographArray, PhotographFile
+from craft_jax.data.images import ImageArray, ImageFile, LazyImage
 from craft_jax.errors import UserError
 
 _NAMED = 10
 _opened: dict[Hashable, str] = {}  # what was wrong with those that were opened before, empty where nothing was
 
 
-def check_readable(photographs: Iterable[Photograph], show: Callable[[int], None] = lambda done: None) -> None:
+def check_readable(images: Iterable[LazyImage], show: Callable[[int], None] = lambda done: None) -> None:
     """Opens every photograph, in as many threads as there are cores.
 
     Args:
-      photographs: may name one several times.
+      images: may name one several times.
       show: is told, now and then, how many have been opened.
 
     Raises:
       UserError: naming those that are missing or unreadable; where they are many, the first of them.
     """
-    found = {_mark(photograph): photograph for photograph in photographs if not isinstance(photograph, PhotographArray)}
+    found = {_mark(image): image for image in images if not isinstance(image, ImageArray)}
     fresh = [mark for mark in found if mark not in _opened]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for done, (mark, error) in enumerate(
@@ -32,7 +32,7 @@ def check_readable(photographs: Iterable[Photograph], show: Callable[[int], None
         ):
             _opened[mark] = error
             show(done)
-    errors = [(photograph.name, error) for mark, photograph in found.items() if (error := _opened[mark])]
+    errors = [(image.name, error) for mark, image in found.items() if (error := _opened[mark])]
     if not errors:
         return
     names = ", ".join(name for name, _ in errors[:_NAMED])
@@ -45,20 +45,20 @@ def check_readable(photographs: Iterable[Photograph], show: Callable[[int], None
     )
 
 
-def _mark(photograph: Photograph) -> Hashable:
+def _mark(image: LazyImage) -> Hashable:
     """Another one where a file was written anew."""
-    if not isinstance(photograph, PhotographFile):
-        return photograph.name
+    if not isinstance(image, ImageFile):
+        return image.name
     try:
-        about = photograph.path.stat()
+        about = image.path.stat()
     except OSError:
-        return photograph.name, None
-    return photograph.name, about.st_ino, about.st_size, about.st_mtime_ns
+        return image.name, None
+    return image.name, about.st_ino, about.st_size, about.st_mtime_ns
 
 
-def _trouble(photograph: Photograph) -> str:
+def _trouble(image: LazyImage) -> str:
     try:
-        photograph.check() if isinstance(photograph, PhotographFile) else photograph.open()
+        image.check() if isinstance(image, ImageFile) else image.open()
     except UserError as error:
         return str(error)
     return ""

@@ -48,13 +48,13 @@ def hidden_folders(folder: Path) -> dict[str, int]:
     return counts
 
 
-def is_photograph(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     """By its suffix; by its content where it has none."""
     return path.suffix.lower() in IMAGE_SUFFIXES if path.suffix else _opens(path)
 
 
 def is_unread(path: Path) -> bool:
-    """Whether it is an image that `is_photograph` does not take: of another format, or under a strange suffix."""
+    """Whether it is an image that `is_image` does not take: of another format, or under a strange suffix."""
     suffix = path.suffix.lower()
     return suffix in UNREAD_SUFFIXES or bool(suffix and suffix not in IMAGE_SUFFIXES and _opens(path))
 

@@ -19,7 +19,7 @@ import numpy as np
 import PIL
 
 from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, is_remote, join_handles
-from craft_jax.data import Photograph, check_readable, pixels
+from craft_jax.data import LazyImage, check_readable, pixels
 from craft_jax.distributed import devices, hosts
 from craft_jax.encoding import feature_cache
 from craft_jax.errors import UserError
@@ -47,42 +47,40 @@ class Encoder:
     cache: Path | None = None
     spread: devices.Spread | None = None
     stream: TextIO | None = None
-    opened_first: Sequence[Photograph] = ()
+    opened_first: Sequence[LazyImage] = ()
 
-    def training_views(self, photographs: Sequence[Photograph], *, views: int, seed: int) -> Handle:
+    def training_views(self, images: Sequence[LazyImage], *, views: int, seed: int) -> Handle:
         """The handle of V random views of N photographs, NumPy leaves [V, N, ...]; 0 views give the centre crop, V = 1.
 
         Raises:
           UserError: naming the photograph, where one cannot be read.
         """
         if views == 0:
-            return jax.tree.map(lambda leaf: leaf[None], self.centre_crops(photographs))
+            return jax.tree.map(lambda leaf: leaf[None], self.centre_crops(images))
         resizing = self.black_box.resizing
-        crops = [[pixels.view_crop(seed, view, i, resizing) for view in range(views)] for i in range(len(photographs))]
-        handle = self._encode(photographs, crops, f"{views} views of seed {seed}")
-        by_view = jax.tree.map(lambda leaf: leaf.reshape(len(photographs), views, *leaf.shape[1:]), handle)
+        crops = [[pixels.view_crop(seed, view, i, resizing) for view in range(views)] for i in range(len(images))]
+        handle = self._encode(images, crops, f"{views} views of seed {seed}")
+        by_view = jax.tree.map(lambda leaf: leaf.reshape(len(images), views, *leaf.shape[1:]), handle)
         return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), by_view)
 
-    def centre_crops(self, photographs: Sequence[Photograph]) -> Handle:
+    def centre_crops(self, images: Sequence[LazyImage]) -> Handle:
         """The handle of N photographs as they are tested: the centre crop; NumPy leaves [N, ...].
 
         Raises:
           UserError: naming the photograph, where one cannot be read.
         """
         crop = functools.partial(pixels.centre_crop, resizing=self.black_box.resizing)
-        return self._encode(photographs, [[crop]] * len(photographs), "centre crop")
+        return self._encode(images, [[crop]] * len(images), "centre crop")
 
-    def _encode(
-        self, photographs: Sequence[Photograph], crops: Sequence[Sequence[pixels.Crop]], crops_name: str
-    ) -> Handle:
+    def _encode(self, images: Sequence[LazyImage], crops: Sequence[Sequence[pixels.Crop]], crops_name: str) -> Handle:
         """The handle of every photograph under each of its crops, photograph after photograph."""
-        if not photographs:
+        if not images:
             raise UserError("there are no images to encode; give one at least")
-        images = sum(map(len, crops))
-        batch = min(batch_size(self.black_box.image_size), images)
-        like = jax.eval_shape(self.black_box.encode_images, _blank(self.black_box, images))
+        count = sum(map(len, crops))
+        batch = min(batch_size(self.black_box.image_size), count)
+        like = jax.eval_shape(self.black_box.encode_images, _blank(self.black_box, count))
 
-        key = functools.cache(lambda: _content_key(self.black_box, photographs, crops_name))
+        key = functools.cache(lambda: _content_key(self.black_box, images, crops_name))
         if self.spread and hosts.several():
             hosts.check_alike("photographs", hosts.together(key), "give every host the same files")
 
@@ -94,17 +92,17 @@ class Encoder:
             return path and feature_cache.read(path, like, self._say)
 
         def encode(batches: range) -> Handle:
-            part = _between(photographs, crops, batches.start * batch, batches.stop * batch)
+            part = _between(images, crops, batches.start * batch, batches.stop * batch)
             return self._in_batches(*part, batch, like)
 
         found = hosts.handle_of_first(kept, like) if self.spread else kept()
         if found is not None:
             return found
         self._open_first()
-        self.meter.admit(Ledger(images_encoded=images))
-        batches = -(-images // batch)
+        self.meter.admit(Ledger(images_encoded=count))
+        batches = -(-count // batch)
         padded = hosts.in_shares(batches, batch, encode) if self.spread else encode(range(batches))
-        handle = jax.tree.map(lambda leaf: leaf[:images], padded)
+        handle = jax.tree.map(lambda leaf: leaf[:count], padded)
         if (not self.spread or hosts.is_first()) and (path := entry()):
             feature_cache.write(path, handle)
         return handle
@@ -127,7 +125,7 @@ class Encoder:
 
     def _in_batches(
         self,
-        photographs: Sequence[Photograph],
+        images: Sequence[LazyImage],
         crops: Sequence[Sequence[pixels.Crop]],
         batch: int,
         like: Handle,
@@ -135,19 +133,19 @@ class Encoder:
         """The handle of these images on this host's devices, a batch on each at a time; whole batches of NumPy rows."""
         spread = self.spread or devices.Spread(jax.local_devices()[:1])
         encode = _encoding_on(spread, self.black_box)
-        squares = pixels.batches(photographs, crops, self.black_box.image_size, batch)
-        images, at_once = sum(map(len, crops)), len(spread.own)
+        squares = pixels.batches(images, crops, self.black_box.image_size, batch)
+        count, at_once = sum(map(len, crops)), len(spread.own)
         handles: list[Handle] = []
-        with EncodingProgress(images, self.stream) as progress:
-            for first in range(0, images, at_once * batch):
+        with EncodingProgress(count, self.stream) as progress:
+            for first in range(0, count, at_once * batch):
                 group = list(itertools.islice(squares, at_once))
                 group += group[-1:] * (at_once - len(group))
                 handles.append(encode(np.stack(group)))
                 handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT] = jax.device_get(handles[-_IN_FLIGHT - 1 : -_IN_FLIGHT])
-                progress.show(min(images, first + at_once * batch))
+                progress.show(min(count, first + at_once * batch))
         rows = [_rows_of_all_devices(handle) for handle in jax.device_get(handles)]
         none = jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), like)
-        return jax.tree.map(lambda leaf: leaf[: -(-images // batch) * batch], join_handles([none, *rows]))
+        return jax.tree.map(lambda leaf: leaf[: -(-count // batch) * batch], join_handles([none, *rows]))
 
 
 def _rows_of_all_devices(handle: Handle) -> Handle:
@@ -168,17 +166,17 @@ def _encode_images(black_box: BlackBox, images: Any) -> Handle:
 
 
 def _between(
-    photographs: Sequence[Photograph], crops: Sequence[Sequence[pixels.Crop]], start: int, stop: int
-) -> tuple[list[Photograph], list[Sequence[pixels.Crop]]]:
+    images: Sequence[LazyImage], crops: Sequence[Sequence[pixels.Crop]], start: int, stop: int
+) -> tuple[list[LazyImage], list[Sequence[pixels.Crop]]]:
     """The photographs and crops of images `start` to `stop` of all, counted photograph after photograph."""
-    some_photographs, some_crops, seen = [], [], 0
-    for photograph, own in zip(photographs, crops, strict=True):
+    some_images, some_crops, seen = [], [], 0
+    for image, own in zip(images, crops, strict=True):
         inside = own[max(0, start - seen) : max(0, stop - seen)]
         seen += len(own)
         if inside:
-            some_photographs.append(photograph)
+            some_images.append(image)
             some_crops.append(inside)
-    return some_photographs, some_crops
+    return some_images, some_crops
 
 
 def batch_size(image_size: int) -> int:
@@ -192,11 +190,11 @@ def batch_size(image_size: int) -> int:
     return min(256, max(16, 256 * 224**2 // image_size**2))
 
 
-def _blank(black_box: BlackBox, images: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((images, black_box.image_size, black_box.image_size, 3), np.uint8)
+def _blank(black_box: BlackBox, count: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((count, black_box.image_size, black_box.image_size, 3), np.uint8)
 
 
-def _content_key(black_box: BlackBox, photographs: Sequence[Photograph], crops_name: str) -> str:
+def _content_key(black_box: BlackBox, images: Sequence[LazyImage], crops_name: str) -> str:
     """Of everything that an encoded image depends on, down to the platform, whose bits differ in the last place."""
     owner = black_box.identity
     parts = [
@@ -211,5 +209,5 @@ def _content_key(black_box: BlackBox, photographs: Sequence[Photograph], crops_n
         crops_name,
         *([] if black_box.resizing == pixels.USUAL else [str(tuple(black_box.resizing))]),
     ]
-    parts += [photograph.fingerprint() for photograph in photographs]
+    parts += [image.fingerprint() for image in images]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -1,6 +1,6 @@
-"""How candidates are credited, and spread over the devices that ask.
+"""How candidates are judged, and spread over the devices that ask.
 
-Every device regenerates all candidates, evaluates its share, gathers the credits of all, and computes the same update:
+Every device regenerates all candidates, evaluates its share, gathers the fitness of all, and computes the same update:
 only scalars travel, and any number of devices gives the same bits.
 """
 
@@ -34,12 +34,12 @@ class Centre(NamedTuple):
 
 
 def by_candidate(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
-    """Logits [n, C] of a candidate -> its loss, as the one credit [1]."""
+    """Logits [n, C] of a candidate -> its loss, as its fitness [1]."""
     return lambda logits: loss(logits, centre.labels)[None]
 
 
 def by_class(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
-    """Logits [n, C] of a candidate -> what each class's own soft prompt did to the loss, [C], to first order.
+    """Logits [n, C] of a candidate -> the fitness of each class [C]: what its own soft prompt did to the loss.
 
     Class c's soft prompt moves column c of the logits f and no other, so its share of the loss's change is
     sum_n dL/df_nc (f'_nc - f_nc). The derivative is of our own side of the wall: of the loss and the head, at answers
@@ -55,19 +55,19 @@ def by_class(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
 def evaluate(
     black_box: BlackBox,
     generator: prompt.PromptGenerator,
-    credit: Callable[[Array], Array],
+    fitness_of: Callable[[Array], Array],
     handle: Handle,
     candidates: Float[Array, "K B dim"],
     *,
     chunk_pairs: int,
     devices: int,
 ) -> Float[Array, "K B"]:
-    """Every candidate's credits, each device asking for its share.
+    """Every candidate's fitness, each device asking for its share.
 
     Args:
       black_box: that answers.
       generator: from z to soft prompts.
-      credit: logits [n, C] of a candidate -> its credits [B].
+      fitness_of: logits [n, C] of a candidate -> its fitness [B].
       handle: of the n images that answer.
       candidates: z of each.
       chunk_pairs: pairs evaluated at once.
@@ -75,12 +75,12 @@ def evaluate(
     """
 
     def query_chunk(chunk: Float[Array, "k B dim"]) -> Float[Array, "k B"]:
-        return jax.vmap(credit)(black_box.predict(generator(chunk), handle))
+        return jax.vmap(fitness_of)(black_box.predict(generator(chunk), handle))
 
     mine = _share(candidates, chunk_pairs, devices)
-    credits = jax.lax.all_gather(jax.lax.map(query_chunk, mine), AXIS)
-    # The barrier keeps XLA from summing credits in the order of devices, which would change the last bits.
-    return jax.lax.optimization_barrier(credits.reshape(-1, credits.shape[-1])[: candidates.shape[0]])
+    fitness = jax.lax.all_gather(jax.lax.map(query_chunk, mine), AXIS)
+    # The barrier keeps XLA from summing losses in the order of devices, which would change the last bits.
+    return jax.lax.optimization_barrier(fitness.reshape(-1, fitness.shape[-1])[: candidates.shape[0]])
 
 
 def _share(candidates: Float[Array, "K B dim"], chunk_pairs: int, devices: int) -> Float[Array, "chunks k B dim"]:

@@ -55,7 +55,7 @@ class Metrics(NamedTuple):
       loss: of the prompt with the head (`loss_of`).
       refined_loss: mean loss of the head over its epochs; `loss` where no head is learnt.
       prompt_accuracy, train_accuracy: without and with the head, in [0, 1].
-      damping: of the search's steps, 1 until one has led astray (`divergence`).
+      damping: of the search's steps, 1 until the search has diverged (`divergence`).
     """
 
     loss: Float[Array, ""]
@@ -116,25 +116,25 @@ def build_step(method: Method) -> Step:
         logits = problem.black_box.predict(present[None], method.draw_views(problem.views, views))
         logits = logits.reshape(*views.shape, -1)
 
-        guard, astray = state.guard, jnp.zeros((), bool)
+        guard, diverged = state.guard, jnp.zeros((), bool)
         if method.guarded and method.learn_prompt:
-            # Without the tie, which grows as the head learns.
+            # Without the consistency, which grows as the head learns.
             judge = loss_of(method._replace(consistency=0.0), state.head)
             losses = jax.vmap(judge)(logits[0][:, None], problem.labels[:, None])
-            guard, astray = divergence.look(guard, state.search.z, losses)
+            guard, diverged = divergence.update(guard, state.search.z, losses)
 
         head, refined_loss = state.head, jnp.zeros(())
         if method.learn_head:
             weight = jnp.where(state.step < method.head_consistency_steps, method.consistency, 0.0)
             key = _step_key(problem, Stream.BATCHES, state.step)
             trained, refined_loss = method.refinement.train(head, key, logits, problem.labels, weight)
-            head = divergence.choose(astray, head, trained)
+            head = divergence.choose(diverged, head, trained)
 
         search = state.search
         if method.learn_prompt:
             centre = _centre(method, problem, views, logits[0], state.step)
-            told = method.search.tell(search, _credits(method, problem, head, search, centre))
-            search = divergence.answer(method.search, guard, astray, search, told) if method.guarded else told
+            told = method.search.tell(search, _fitness(method, problem, head, search, centre))
+            search = divergence.apply(method.search, guard, diverged, search, told) if method.guarded else told
 
         loss = loss_of(method, head)(logits[0], problem.labels)
         metrics = Metrics(
@@ -194,25 +194,25 @@ def loss_of(method: Method, head: HeadState) -> Loss:
             objectives.prompt_consistency(logits, refined),
         )
         # The barrier keeps XLA from fusing them in ways that depend on the devices, which would change the last bits.
-        mended, own, tie = jax.lax.optimization_barrier(terms)
+        of_refined, of_plain, consistency = jax.lax.optimization_barrier(terms)
         share = method.refined_share
-        return share * mended + (1 - share) * own + method.consistency * tie
+        return share * of_refined + (1 - share) * of_plain + method.consistency * consistency
 
     return loss
 
 
-def _credits(
+def _fitness(
     method: Method, problem: Problem, head: HeadState, search: SearchState, centre: Centre
 ) -> Float[Array, "K B"]:
-    """What the search is told: the candidates' credits, or in a white-box study the gradient."""
+    """What the search is told: the candidates' fitness, or in a white-box study the gradient."""
     loss = loss_of(method, head)
     if method.white_box:
         return white_box_gradient(problem, loss, search.z, centre)
-    credit = (candidates.by_class if problem.generator.per_class else candidates.by_candidate)(loss, centre)
+    fitness_of = (candidates.by_class if problem.generator.per_class else candidates.by_candidate)(loss, centre)
     return candidates.evaluate(
         problem.black_box,
         problem.generator,
-        credit,
+        fitness_of,
         centre.handle,
         method.search.ask(search),
         chunk_pairs=method.chunk_pairs,

@@ -1,4 +1,4 @@
-"""Notices a search that has gone astray, takes it back to its best point, and makes it step more carefully."""
+"""Notices a search that has diverged, takes it back to its best point, and makes it step more carefully."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from craft_jax.method.estimators import Search, SearchState
 
-ASTRAY = 1.2  # times the first loss
+DIVERGED = 1.2  # from this many times the first loss on
 CHANCE = 3.0  # standard errors of a mean loss: what the views drawn can make of few images
 
 
@@ -27,40 +27,40 @@ class Guard(NamedTuple):
     damping: Float[Array, ""]
 
 
-def begin(z: Float[Array, "B dim"]) -> Guard:
+def init(z: Float[Array, "B dim"]) -> Guard:
     """Before the first loss."""
     return Guard(jnp.asarray(jnp.nan), jnp.asarray(jnp.inf), z, jnp.ones(()))
 
 
-def look(guard: Guard, z: Float[Array, "B dim"], losses: Float[Array, " N"]) -> tuple[Guard, Bool[Array, ""]]:
+def update(guard: Guard, z: Float[Array, "B dim"], losses: Float[Array, " N"]) -> tuple[Guard, Bool[Array, ""]]:
     """Remembers the mean loss of N images at z.
 
-    Astray is one that is not finite, or a fifth above the first and by more than chance.
+    Returns whether it has diverged: it is not finite, or a fifth above the first and by more than chance.
     """
     loss = losses.mean()
     first = jnp.where(jnp.isnan(guard.first_loss), loss, guard.first_loss)
-    astray = ~(loss <= ASTRAY * first + CHANCE * losses.std() / losses.size**0.5)
+    diverged = ~(loss <= DIVERGED * first + CHANCE * losses.std() / losses.size**0.5)
     better = loss < guard.best_loss
     return Guard(
         first_loss=first,
         best_loss=jnp.where(better, loss, guard.best_loss),
         best_z=jnp.where(better, z, guard.best_z),
-        damping=jnp.where(astray, guard.damping / 2, guard.damping),
-    ), astray
+        damping=jnp.where(diverged, guard.damping / 2, guard.damping),
+    ), diverged
 
 
-def answer(
-    search: Search, guard: Guard, astray: Bool[Array, ""], before: SearchState, told: SearchState
+def apply(
+    search: Search, guard: Guard, diverged: Bool[Array, ""], before: SearchState, told: SearchState
 ) -> SearchState:
-    """What follows a look: the search's own step, damped; or, astray, a fresh start at the best point.
+    """What follows an update: the search's own step, damped; or, where it diverged, a fresh start at the best point.
 
-    What was asked around a point astray says nothing of the best one, so that step's queries are lost. The count of
+    What was asked around such a point says nothing of the best one, so that step's queries are lost. The count of
     steps goes on, and schedules with it.
     """
     step = told._replace(z=before.z + guard.damping * (told.z - before.z))
-    return choose(astray, search.init(guard.best_z)._replace(step=told.step), step)
+    return choose(diverged, search.init(guard.best_z)._replace(step=told.step), step)
 
 
-def choose(astray: Bool[Array, ""], one: Any, other: Any) -> Any:
-    """The one tree where astray, else the other."""
-    return jax.tree.map(lambda a, b: jnp.where(astray, a, b), one, other)
+def choose(diverged: Bool[Array, ""], one: Any, other: Any) -> Any:
+    """The one tree where the search diverged, else the other."""
+    return jax.tree.map(lambda a, b: jnp.where(diverged, a, b), one, other)

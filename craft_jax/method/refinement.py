@@ -54,8 +54,8 @@ class Refinement(NamedTuple):
 
     Attributes:
       init: (key, C) -> state.
-      train: (state, key, logits [E, N, C], labels [N], consistency) -> (state, mean loss): E epochs, one on each
-        view of the images, in random minibatches, on CE(f + g(f), y) + consistency * KL(f || f + g(f)).
+      train: (state, key, logits [E, N, C], labels [N], weight) -> (state, mean loss): E epochs, one on each view of
+        the images, in random minibatches, on CE(f + g(f), y) + weight * KL(f || f + g(f)).
     """
 
     init: Callable[[Array, int], HeadState]
@@ -83,13 +83,13 @@ def build(*, hidden: int, dropout: float, mixup: bool, tx: optax.GradientTransfo
         params = head.init(key, jnp.zeros((1, classes)))
         return HeadState(params, tx.init(params))
 
-    def loss(params: Any, key: Array, batch: Batch, consistency: Array) -> Array:
+    def loss(params: Any, key: Array, batch: Batch, weight: Array) -> Array:
         refined = _refine(head, params, batch.logits, train=True, rngs={"dropout": key})
-        tie = objectives.head_consistency(batch.logits, refined, batch.mask)
-        return objectives.soft_cross_entropy(refined, batch.targets, batch.mask) + consistency * tie
+        consistency = objectives.head_consistency(batch.logits, refined, batch.mask)
+        return objectives.soft_cross_entropy(refined, batch.targets, batch.mask) + weight * consistency
 
     def train(
-        state: HeadState, key: Array, logits: Float[Array, "E N C"], labels: Int[Array, " N"], consistency: Array
+        state: HeadState, key: Array, logits: Float[Array, "E N C"], labels: Int[Array, " N"], weight: Array
     ) -> tuple[HeadState, Float[Array, ""]]:
         targets = jax.nn.one_hot(labels, logits.shape[-1])
 
@@ -103,7 +103,7 @@ def build(*, hidden: int, dropout: float, mixup: bool, tx: optax.GradientTransfo
             def update(state: HeadState, minibatch: tuple[Array, Array, Array]) -> tuple[HeadState, Array]:
                 key, rows, mask = minibatch
                 batch = Batch(mixed[0][rows], mixed[1][rows], mask)
-                value, gradient = jax.value_and_grad(loss)(state.params, key, batch, consistency)
+                value, gradient = jax.value_and_grad(loss)(state.params, key, batch, weight)
                 updates, opt_state = tx.update(gradient, state.opt_state, state.params)
                 return HeadState(optax.apply_updates(state.params, updates), opt_state), value
 

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from craft_jax.data import PhotographBytes, pixels
+from craft_jax.data import ImageBytes, pixels
 from craft_jax.files import json_text
 from craft_jax.serve.limits import Limits, Refused
 from craft_jax.serve.model import Served, Square, square
@@ -116,8 +116,8 @@ def crop(content: bytes, name: str, served: Served) -> Square:
         raise Refused(f"{name} is not an image in {', '.join(_FORMATS)}") from error
     if count > served.limits.pixels:
         raise Refused(f"{name} has {count} pixels; this server takes {served.limits.pixels}", 413)
-    photograph = PhotographBytes(content, name).open()
-    return square(np.asarray(pixels.centre_crop(photograph, served.image_size, served.resizing)))
+    opened = ImageBytes(content, name).open()
+    return square(np.asarray(pixels.centre_crop(opened, served.image_size, served.resizing)))
 
 
 def arrays(body: bytes, wanted: Sequence[str], limits: Limits) -> dict[str, np.ndarray]:

@@ -134,7 +134,7 @@ def _check_data(runs: Sequence[PlannedRun]) -> None:
     devices.check_found()
     for run in runs:
         for config in (run.config, *run.transfers.values()):
-            runner.photographs(config)
+            runner.dataset_of(config)
 
 
 def _fail_unreadable(runs: Sequence[PlannedRun]) -> dict[Path, str]:

@@ -22,13 +22,13 @@ from craft_jax.tuned_model import TunedModel
 Row = dict[str, Any]
 
 
-def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewShotSet, cache: Path | None = None) -> Row:
+def on_other_classes(tuned: TunedModel, black_box: BlackBox, dataset: FewShotSet, cache: Path | None = None) -> Row:
     """Test accuracy in percent of a deployed model, by its prompt alone, on classes that it was not tuned for.
 
     Args:
       tuned: what a run on any classes chose to deploy.
-      black_box: the one that it was tuned for, set up for the classes of `photographs`.
-      photographs: the new classes' or the other set's; only the test part is looked at.
+      black_box: the one that it was tuned for, set up for the classes of `dataset`.
+      dataset: the new classes' or the other set's; only the test part is looked at.
       cache: folder of encoded images.
 
     Raises:
@@ -36,9 +36,9 @@ def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewSho
     """
     tuned_model.check_owner(tuned, black_box)
     meter = Meter(budget=0)  # a test takes predictions, and never a prompt of the search's
-    images = [item.photograph for item in photographs.test]
+    images = [item.image for item in dataset.test]
     handle = Encoder(black_box, meter, cache, opened_first=images).centre_crops(images)
-    labels = evaluation.labels_of(photographs.test)
+    labels = evaluation.labels_of(dataset.test)
     unlearnt, learnt = (
         100 * float(objectives.accuracy(evaluation.ask(black_box, prompt, handle, labels.size, meter), labels))
         for prompt in (black_box.initial_prompt, tuned.prompt)
@@ -46,35 +46,35 @@ def on_other_classes(tuned: TunedModel, black_box: BlackBox, photographs: FewSho
     return {
         "zero_shot": unlearnt,
         "accuracy": learnt,
-        "classes": len(photographs.class_names),
-        "test_images": len(photographs.test),
-        "split": photographs.split,
+        "classes": len(dataset.class_names),
+        "test_images": len(dataset.test),
+        "split": dataset.split,
         "ledger": dataclasses.asdict(meter.ledger),
     }
 
 
 def on_shifted_images(
-    tuned: TunedModel, black_box: BlackBox, photographs: Sequence[Labelled], cache: Path | None = None
+    tuned: TunedModel, black_box: BlackBox, images: Sequence[Labelled], cache: Path | None = None
 ) -> Row:
     """Test accuracy in percent of a deployed model on other images of its classes, or of some of them.
 
-    Only the classes that `photographs` show are scored: predictions are made, and refined, over all classes, and then
+    Only the classes that `images` show are scored: predictions are made, and refined, over all classes, and then
     compared among these.
 
     Raises:
       UserError: where the model was tuned for another black box or other classes.
     """
     meter = Meter(budget=0)
-    images = [item.photograph for item in photographs]
-    handle = Encoder(black_box, meter, cache, opened_first=images).centre_crops(images)
-    labels = evaluation.labels_of(photographs)
-    _, deployed = evaluation.logits(black_box, tuned, handle, len(photographs), meter)
-    unlearnt = evaluation.ask(black_box, black_box.initial_prompt, handle, len(photographs), meter)
+    lazy = [item.image for item in images]
+    handle = Encoder(black_box, meter, cache, opened_first=lazy).centre_crops(lazy)
+    labels = evaluation.labels_of(images)
+    _, deployed = evaluation.logits(black_box, tuned, handle, len(images), meter)
+    unlearnt = evaluation.ask(black_box, black_box.initial_prompt, handle, len(images), meter)
     return {
         "zero_shot": accuracy_among_shown(unlearnt, labels),
         "accuracy": accuracy_among_shown(deployed, labels),
         "classes": len(np.unique(labels)),
-        "test_images": len(photographs),
+        "test_images": len(images),
         "ledger": dataclasses.asdict(meter.ledger),
     }
 

@@ -13,7 +13,7 @@ import jax
 from craft_jax import blackbox, data, folders, training
 from craft_jax.blackbox import BlackBox
 from craft_jax.config import Config, DataConfig
-from craft_jax.data import FewShotSet, Photograph, imagenet, sources
+from craft_jax.data import FewShotSet, LazyImage, imagenet, sources
 from craft_jax.encoding import feature_cache
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.files import held, json_text, write_atomically
@@ -28,7 +28,7 @@ def _whole(config: DataConfig) -> FewShotSet:
     return data.read(config)
 
 
-def photographs(config: Config) -> FewShotSet:
+def dataset_of(config: Config) -> FewShotSet:
     """The set that the settings name, its shots drawn; a set is read once in a process.
 
     Raises:
@@ -44,13 +44,13 @@ def _set(config: Config) -> DataConfig:
 
 def unreadable(runs: Sequence[PlannedRun]) -> list[str]:
     """For each run, which photographs of its sets cannot be read, of all that any of the runs uses; empty for none."""
-    used: dict[DataConfig, list[Photograph]] = {}
+    used: dict[DataConfig, list[LazyImage]] = {}
     for run in runs:
-        own = photographs(run.config)
+        own = dataset_of(run.config)
         shown = [*own.train, *(own.val if run.config.held_out == "validation" else ()), *own.test]
-        used.setdefault(_set(run.config), []).extend(item.photograph for item in shown)
+        used.setdefault(_set(run.config), []).extend(item.image for item in shown)
         for other in run.transfers.values():
-            used.setdefault(_set(other), []).extend(item.photograph for item in photographs(other).test)
+            used.setdefault(_set(other), []).extend(item.image for item in dataset_of(other).test)
     wrong = {each: _unreadable(images) for each, images in used.items()}
     return [
         next(filter(None, (wrong[_set(config)] for config in (run.config, *run.transfers.values()))), "")
@@ -58,7 +58,7 @@ def unreadable(runs: Sequence[PlannedRun]) -> list[str]:
     ]
 
 
-def _unreadable(images: list[Photograph]) -> str:
+def _unreadable(images: list[LazyImage]) -> str:
     distinct = list(dict.fromkeys(images))
     try:
         with EncodingProgress(len(distinct), sys.stdout, verb="open") as progress:
@@ -81,7 +81,7 @@ def carry_out(run: PlannedRun, stop: Callable[[], bool] = lambda: False) -> None
       UserError: as `training.train` does.
     """
     with alone(run.workdir):
-        own = photographs(run.config)
+        own = dataset_of(run.config)
         for note in own.notes:
             print(f"note: {note}", flush=True)
         owner = run.config.black_box
@@ -107,7 +107,7 @@ def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, blac
         shifted = imagenet.load_shift(folder, images, names_file)
         row = protocols.on_shifted_images(tuned, black_box, shifted, cache)
         return row | {"split": f"the images of {folder.name}"}
-    other = photographs(config)
+    other = dataset_of(config)
     owner = run.config.black_box
     set_up_for_it = _black_box(owner.model, other.class_names, owner.template, owner.dtype)
     return protocols.on_other_classes(tuned, set_up_for_it, other, cache)

@@ -68,7 +68,7 @@ class Run(NamedTuple):
 
 def assemble(
     black_box: BlackBox,
-    photographs: FewShotSet,
+    dataset: FewShotSet,
     config: Config,
     measured_std: float = 0.0,
     stream: TextIO | None = None,
@@ -76,8 +76,8 @@ def assemble(
     """Encodes the images and builds the parts.
 
     Args:
-      black_box: set up for `photographs.class_names`.
-      photographs: with the shots drawn.
+      black_box: set up for `dataset.class_names`.
+      dataset: with the shots drawn.
       config: the settings.
       measured_std: what the first queries of a run that is resumed have found; 0 asks them where the settings want it.
       stream: where host 0 shows how far encoding is; None shows nothing.
@@ -86,7 +86,7 @@ def assemble(
       UserError: where the classes differ, devices are too few, a photograph cannot be read, or the settings ask what a
         remote black box cannot do.
     """
-    if black_box.class_names != photographs.class_names:
+    if black_box.class_names != dataset.class_names:
         raise UserError("the black box and the photographs have different classes; load it with their class_names")
     remote = is_remote(black_box.identity)
     if remote:
@@ -95,10 +95,8 @@ def assemble(
     meter = Meter(config.budget)
     # What stands for an image is an owner's business, and may not outlive this process.
     cache = feature_cache.default_folder() if config.run.reuse_features and not remote else None
-    photographs, held_out = hold_out(photographs, config.held_out, config.seed)
-    train, choices, test = (
-        [item.photograph for item in part] for part in (photographs.train, held_out, photographs.test)
-    )
+    dataset, held_out = hold_out(dataset, config.held_out, config.seed)
+    train, choices, test = ([item.image for item in part] for part in (dataset.train, held_out, dataset.test))
     encoder = Encoder(black_box, meter, cache, spread, stream if hosts.is_first() else None, [*train, *choices, *test])
     views = encoder.training_views(train, views=config.data.views, seed=config.seed)
     held_out_handle = jax.device_put(encoder.centre_crops(choices)) if choices else None
@@ -116,7 +114,7 @@ def assemble(
             black_box=black_box,
             generator=generator,
             views=views,
-            labels=evaluation.labels_of(photographs.train),
+            labels=evaluation.labels_of(dataset.train),
             seed_key=jax.random.key(config.seed),
         ),
         prompt_std=std,
@@ -128,7 +126,7 @@ def assemble(
         held_out=held_out_handle,
         held_out_labels=evaluation.labels_of(held_out),
         test=test_handle,
-        test_labels=evaluation.labels_of(photographs.test),
+        test_labels=evaluation.labels_of(dataset.test),
     )
 
 
@@ -241,7 +239,7 @@ def initial_state(method: Method, generator: prompt.PromptGenerator, config: Con
     """Where a run starts: the unlearnt prompt and an untrained head."""
     return TuningState(
         search=method.search.init(generator.origin),
-        guard=divergence.begin(generator.origin),
+        guard=divergence.init(generator.origin),
         head=method.refinement.init(stream_key(config.seed, Stream.HEAD_INIT), classes),
         step=jnp.zeros((), jnp.int32),
     )

@@ -33,7 +33,7 @@ from craft_jax.training.checkpoints import (
     unflatten,
 )
 from craft_jax.training.metrics_log import Row
-from craft_jax.training.recorder import Record, ends, rows_of
+from craft_jax.training.recorder import Recorder, ends, rows_of
 from craft_jax.tuned_model import TunedModel
 
 RESULT, REPORT, CURVE, METRICS = "result.json", "report.md", "curve.png", "metrics.jsonl"
@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
 @in_32_bits
 def train(
     black_box: BlackBox,
-    photographs: FewShotSet,
+    dataset: FewShotSet,
     config: Config,
     workdir: str | Path,
     stream: TextIO | None = None,
@@ -61,8 +61,8 @@ def train(
     On several hosts each calls it with the same arguments; only host 0 reads and writes the workdir.
 
     Args:
-      black_box: set up for `photographs.class_names`.
-      photographs: with the shots drawn.
+      black_box: set up for `dataset.class_names`.
+      dataset: with the shots drawn.
       config: the settings; those of `data` and `black_box` that were used to load the two before, as labels.
       workdir: folder of the run, no URL; a finished run in it is returned as it is.
       stream: where progress is shown, by host 0; standard output by default.
@@ -76,27 +76,27 @@ def train(
     workdir, stream, began = folders.named(workdir, "--workdir"), stream or sys.stdout, time.monotonic()
     config = dataclasses.replace(config, query_budget=config.budget)
     hosts.check_alike("settings", str(config))
-    seen = photographs.digest()
+    seen = dataset.digest()
     hosts.check_alike("photographs", seen)
     hosts.check_alike("black boxes", str(black_box.identity), "give every host the same model")
     hosts.first_alone(lambda: folders.check_writable(workdir))
     with contextlib.ExitStack() as alone:
         hosts.first_alone(lambda: alone.enter_context(sole_writer(workdir)))
         if hosts.first_alone(lambda: report.is_whole(workdir / RESULT, stream)):
-            finished = _finished(workdir, black_box, photographs, config, stream)
+            finished = _finished(workdir, black_box, dataset, config, stream)
             if finished:
                 return finished
-        kept = hosts.first_alone(lambda: _kept(workdir, black_box, photographs, config, stream))
-        run = assembly.assemble(black_box, photographs, config, kept.get("prompt_std", 0.0), stream)
+        kept = hosts.first_alone(lambda: _kept(workdir, black_box, dataset, config, stream))
+        run = assembly.assemble(black_box, dataset, config, kept.get("prompt_std", 0.0), stream)
         start = _resume(run, kept) if kept else _begin(run)
         with _open(workdir) as checkpoints:
-            record = (
-                None if checkpoints is None else _record(run, start, photographs, workdir, checkpoints, began, stream)
+            recorder = (
+                None if checkpoints is None else _recorder(run, start, dataset, workdir, checkpoints, began, stream)
             )
-            with record or contextlib.nullcontext(), owners_errors(black_box):
-                reached = _loop(run, start, record, stop)
-        result = hosts.first_alone(lambda: _leave(run, photographs, start, record, workdir, time.monotonic() - began))
-    return Outcome(selection.contender(result["chosen"], *ends(run, reached)), result)
+            with recorder or contextlib.nullcontext(), owners_errors(black_box):
+                reached = _loop(run, start, recorder, stop)
+        result = hosts.first_alone(lambda: _leave(run, dataset, start, recorder, workdir, time.monotonic() - began))
+    return Outcome(selection.candidate_model(result["chosen"], *ends(run, reached)), result)
 
 
 class _Start(NamedTuple):
@@ -108,7 +108,7 @@ class _Start(NamedTuple):
     rows: list[Row] | None
 
 
-def _kept(workdir: Path, black_box: BlackBox, photographs: FewShotSet, config: Config, stream: TextIO) -> Row:
+def _kept(workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Config, stream: TextIO) -> Row:
     """What the newest readable checkpoint holds of this run, with its flattened state; empty where there is none."""
     if not (workdir / CHECKPOINTS).is_dir():
         return {}
@@ -116,7 +116,7 @@ def _kept(workdir: Path, black_box: BlackBox, photographs: FewShotSet, config: C
         restored = checkpoints.restore_latest()
         if restored is None:
             return {}
-        _check_same_run(restored, black_box, photographs, config, workdir)
+        _check_same_run(restored, black_box, dataset, config, workdir)
         for line in restored.warnings():
             print(line, file=stream)
         checkpoints.drop(restored.damaged)
@@ -149,23 +149,23 @@ def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None
     return Checkpoints(workdir)
 
 
-def _record(
+def _recorder(
     run: Run,
     start: _Start,
-    photographs: FewShotSet,
+    dataset: FewShotSet,
     workdir: Path,
     checkpoints: Checkpoints,
     began: float,
     stream: TextIO,
-) -> Record:
-    return Record(
+) -> Recorder:
+    return Recorder(
         run,
         int(start.state.step),
         workdir / METRICS,
         checkpoints=checkpoints,
         carried={
-            "photographs": photographs.digest(),
-            "content": photographs.content(),
+            "photographs": dataset.digest(),
+            "content": dataset.content(),
             "zero_shot": start.zero_shot,
         },
         kept=start.rows,
@@ -174,7 +174,7 @@ def _record(
     )
 
 
-def _loop(run: Run, start: _Start, record: Record | None, stop: Callable[[], bool]) -> TuningState:
+def _loop(run: Run, start: _Start, recorder: Recorder | None, stop: Callable[[], bool]) -> TuningState:
     """Steps until the budget is spent; every host takes the same, and host 0 keeps the record.
 
     Returns:
@@ -190,8 +190,8 @@ def _loop(run: Run, start: _Start, record: Record | None, stop: Callable[[], boo
     done = int(start.state.step)
     while done < config.steps:
         if hosts.any_of(stop()):
-            if record:
-                record.save(run.spread.fetch(state))
+            if recorder:
+                recorder.save(run.spread.fetch(state))
             raise Interrupted(f"stopped after step {done} of {config.steps}")
         steps = min(config.run.steps_per_call - done % config.run.steps_per_call, config.steps - done)
         before = run.meter.ledger
@@ -205,10 +205,10 @@ def _loop(run: Run, start: _Start, record: Record | None, stop: Callable[[], boo
         if saved and hosts.several():
             reached = checksum(run.spread.fetch(state))
             hosts.check_alike(f"states after step {done}", reached, "make their machines and software equal")
-        if record:
-            record.add(rows, run.spread.fetch(state) if tested else None)
+        if recorder:
+            recorder.add(rows, run.spread.fetch(state) if tested else None)
             if saved:
-                record.save(run.spread.fetch(state))
+                recorder.save(run.spread.fetch(state))
     return run.spread.fetch(state)
 
 
@@ -217,13 +217,13 @@ def _due(every: int, done: int, config: Config) -> bool:
 
 
 def _finished(
-    workdir: Path, black_box: BlackBox, photographs: FewShotSet, config: Config, stream: TextIO
+    workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Config, stream: TextIO
 ) -> Outcome | None:
     """The run that is finished; None where its last checkpoint is damaged, so that it has to go on from one before."""
 
     def find() -> Row | None:
         restored = open_for_prediction(workdir)
-        _check_same_run(restored, black_box, photographs, config, workdir)
+        _check_same_run(restored, black_box, dataset, config, workdir)
         if restored.step < config.steps:
             return None
         print(f"{workdir} holds this run, finished; choose another --workdir to run it again", file=stream, flush=True)
@@ -238,22 +238,22 @@ def _finished(
 
 
 def _check_same_run(
-    restored: Restored, black_box: BlackBox, photographs: FewShotSet, config: Config, workdir: Path
+    restored: Restored, black_box: BlackBox, dataset: FewShotSet, config: Config, workdir: Path
 ) -> None:
     tuned_model.check_fit(restored.tuned, black_box)
     made, asked = flat_settings(restored.about["settings"]), flat_settings(dataclasses.asdict(config))
     identity.check_settings(made, asked, workdir)
     # A finished run that lies where it lay need not read its photographs; older versions kept no digest of content.
     unread = "content" not in restored.about or restored.step == config.steps and not identity.moved(made, asked)
-    same = restored.about["photographs"] == photographs.digest() if unread else False
-    if not same and restored.about.get("content") != photographs.content():
+    same = restored.about["photographs"] == dataset.digest() if unread else False
+    if not same and restored.about.get("content") != dataset.content():
         raise UserError(
             f"--workdir={workdir} holds a run on other photographs (some were added, removed, changed or labelled "
             "anew); choose another --workdir"
         )
 
 
-def _result(run: Run, photographs: FewShotSet, last: Row, start: _Start, seconds: float) -> Row:
+def _result(run: Run, dataset: FewShotSet, last: Row, start: _Start, seconds: float) -> Row:
     ledger, config = run.meter.ledger, run.config
     return {
         "zero_shot": start.zero_shot,
@@ -266,27 +266,27 @@ def _result(run: Run, photographs: FewShotSet, last: Row, start: _Start, seconds
         "predictions": ledger.search_predictions,
         "seconds": seconds + start.seconds,
         "seed": config.seed,
-        "shots": photographs.shots,
+        "shots": dataset.shots,
         "black_box": run.problem.black_box.identity["model"],
-        "split": photographs.split,
-        "classes": len(photographs.class_names),
-        "train_images": len(photographs.train),
-        "test_images": len(photographs.test),
+        "split": dataset.split,
+        "classes": len(dataset.class_names),
+        "train_images": len(dataset.train),
+        "test_images": len(dataset.test),
         "learn": config.learn,
         "estimator": config.search.estimator,
         "context": config.prompt.context,
         "ledger": dataclasses.asdict(ledger),
-        "notes": list(photographs.notes),
+        "notes": list(dataset.notes),
     }
 
 
 def _leave(
-    run: Run, photographs: FewShotSet, start: _Start, record: Record | None, workdir: Path, seconds: float
+    run: Run, dataset: FewShotSet, start: _Start, recorder: Recorder | None, workdir: Path, seconds: float
 ) -> Row:
     """Writes report, curve and result; the result last, for it says that the run is finished."""
-    assert record is not None
-    result = _result(run, photographs, record.rows[-1], start, seconds)
-    report.draw_curve(workdir / CURVE, record.rows, start.zero_shot)
+    assert recorder is not None
+    result = _result(run, dataset, recorder.rows[-1], start, seconds)
+    report.draw_curve(workdir / CURVE, recorder.rows, start.zero_shot)
     page = report.markdown(result, flat_settings(dataclasses.asdict(run.config)), curve=CURVE)
     write_atomically(workdir / REPORT, page)
     write_atomically(workdir / RESULT, json_text(result, indent=2) + "\n")

@@ -20,7 +20,7 @@ from craft_jax.training.metrics_log import MetricsLog, Row
 from craft_jax.tuned_model import TunedModel
 
 
-class Record:
+class Recorder:
     """The record of a run. Use as a context manager.
 
     Args:
@@ -56,7 +56,7 @@ class Record:
         self._progress = Progress(run.config.steps, step, run.config.budget, stream)
         self._saved = step
 
-    def __enter__(self) -> "Record":
+    def __enter__(self) -> "Recorder":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +80,7 @@ class Record:
         self._progress.show(rows[-1], run.meter.ledger)
 
     def _choose(self, reached: TuningState) -> Row:
-        """Which contender the run ends with, what held-out photographs said of each, and what it reaches."""
+        """Which candidate model the run ends with, what held-out photographs said of each, and what it reaches."""
         run, losses = self._run, {}
         tuned, unlearnt = ends(run, reached)
         if run.held_out is not None:
@@ -88,7 +88,7 @@ class Record:
                 run.problem.black_box, tuned, unlearnt, run.held_out, run.held_out_labels, run.meter
             )
         name = min(losses, key=losses.__getitem__) if losses else selection.REFINED
-        chosen = selection.contender(name, tuned, unlearnt)
+        chosen = selection.candidate_model(name, tuned, unlearnt)
         accuracy = evaluation.measure(run.problem.black_box, chosen, run.test, run.test_labels, run.meter)
         return {"chosen": name, "test_chosen": accuracy.deployed, "held_out_loss": losses}
 
@@ -106,7 +106,7 @@ class Record:
             "prompt_std": self._run.prompt_std,
             "seconds": time.monotonic() - self._began,
         }
-        tuned = selection.contender(self.rows[-1].get("chosen", selection.REFINED), *ends(self._run, reached))
+        tuned = selection.candidate_model(self.rows[-1].get("chosen", selection.REFINED), *ends(self._run, reached))
         self._checkpoints.save(step, reached, tuned, about, self.rows[-1]["refined_loss"])
 
 

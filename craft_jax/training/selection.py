@@ -17,7 +17,7 @@ ZERO_SHOT, PROMPT, REFINED = "zero-shot", "prompt", "prompt + refinement"
 _TEMPERATURES = 2.0 ** np.arange(-4, 2.5, 0.5)
 
 
-def contender(name: str, tuned: TunedModel, unlearnt: TunedModel) -> TunedModel:
+def candidate_model(name: str, tuned: TunedModel, unlearnt: TunedModel) -> TunedModel:
     """The model that goes by one of the three names; the unlearnt one's head changes nothing."""
     return {ZERO_SHOT: unlearnt, PROMPT: tuned._replace(head=unlearnt.head), REFINED: tuned}[name]
 
@@ -25,7 +25,7 @@ def contender(name: str, tuned: TunedModel, unlearnt: TunedModel) -> TunedModel:
 def losses(
     black_box: BlackBox, tuned: TunedModel, unlearnt: TunedModel, handle: Handle, labels: Int[Array, " N"], meter: Meter
 ) -> dict[str, float]:
-    """Each contender's cross-entropy on held-out photographs, at its own best temperature.
+    """Each candidate model's cross-entropy on held-out photographs, at its own best temperature.
 
     Args:
       black_box: that they were tuned for.

@@ -10,7 +10,7 @@ from typing import Any
 
 from craft_jax.data.class_names import distinct_names
 from craft_jax.data.fewshot import FewShotSet, Labelled
-from craft_jax.data.images import PhotographFile
+from craft_jax.data.images import ImageFile
 from craft_jax.errors import UserError
 from craft_jax.files import shown
 
@@ -34,7 +34,7 @@ def load(images: Path, split_file: Path) -> FewShotSet:
         if not os.path.isfile(images / path):
             raise UserError(f"{split_file} names {images / path}, which does not exist; check data.images")
     train, val, test = (
-        tuple(Labelled(PhotographFile(images / path), label) for path, label, _ in parts[part])
+        tuple(Labelled(ImageFile(images / path), label) for path, label, _ in parts[part])
         for part in ("train", "val", "test")
     )
     return FewShotSet(class_names=names, train=train, val=val, test=test, split=shown(split_file.stem))

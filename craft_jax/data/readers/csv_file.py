@@ -15,7 +15,7 @@ from craft_jax.data.automatic import AUTOMATIC, automatic_split
 from craft_jax.data.checks import once
 from craft_jax.data.class_names import distinct_names
 from craft_jax.data.fewshot import FewShotSet, Labelled
-from craft_jax.data.images import PhotographFile
+from craft_jax.data.images import ImageFile
 from craft_jax.data.parts import PARTS, part_of
 from craft_jax.data.readers import text_file
 from craft_jax.errors import UserError
@@ -50,7 +50,7 @@ def load(images: Path, file: Path, split_seed: int) -> FewShotSet:
             raise UserError(
                 f"{file}, line {line}: {images / row['path']} does not exist; check the path or data.images"
             )
-    items = [Labelled(PhotographFile(images / row["path"]), labels.index(row["label"])) for _, row in rows]
+    items = [Labelled(ImageFile(images / row["path"]), labels.index(row["label"])) for _, row in rows]
     once(items, file)
     whole = _split(file, items, [row.get("split", "") for _, row in rows], names, split_seed)
     return dataclasses.replace(whole, notes=(*whole.notes, *_unused(file, columns)))

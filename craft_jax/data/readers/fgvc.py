@@ -9,7 +9,7 @@ from pathlib import Path
 
 from craft_jax.data.class_names import distinct_names, readable
 from craft_jax.data.fewshot import FewShotSet, Labelled
-from craft_jax.data.images import PhotographFile
+from craft_jax.data.images import ImageFile
 from craft_jax.data.readers import text_file
 from craft_jax.errors import UserError
 
@@ -58,5 +58,5 @@ def _read(images: Path, path: Path, labels: dict[str, int]) -> list[Labelled]:
         file = images / f"{image}.jpg"
         if not os.path.isfile(file):
             raise UserError(f"{path} names {file}, which does not exist; check data.images")
-        items.append(Labelled(PhotographFile(file), labels[readable(variant)]))
+        items.append(Labelled(ImageFile(file), labels[readable(variant)]))
     return items

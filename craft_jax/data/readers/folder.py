@@ -13,7 +13,7 @@ from craft_jax.data.automatic import AUTOMATIC, automatic_split
 from craft_jax.data.checks import once
 from craft_jax.data.class_names import distinct_names, readable
 from craft_jax.data.fewshot import FewShotSet, Labelled
-from craft_jax.data.images import IMAGE_SUFFIXES, PhotographFile
+from craft_jax.data.images import IMAGE_SUFFIXES, ImageFile
 from craft_jax.data.parts import PARTS, part_of, part_within
 from craft_jax.errors import UserError
 from craft_jax.files import shown
@@ -145,9 +145,9 @@ def _passed_over(whole: FewShotSet, images: Path) -> list[str]:
             f"{where}: {_counted(sum(hidden.values()), 'image')} in hidden folders "
             f"({', '.join(map(shown, sorted(hidden)))})"
         )
-    used = {item.photograph.name for part in (whole.train, whole.val, whole.test) for item in part}
+    used = {item.image.name for part in (whole.train, whole.val, whole.test) for item in part}
     above = _above_classes(images)
-    beside = [path for path in files if path.parent in above and shown(path) not in used and tree.is_photograph(path)]
+    beside = [path for path in files if path.parent in above and shown(path) not in used and tree.is_image(path)]
     if beside:
         notes.append(f"{where}: {_counted(len(beside), 'image')} beside the classes' folders, in none of them")
     return notes
@@ -158,7 +158,7 @@ def _sub_folders(whole: FewShotSet, images: Path) -> list[str]:
     depth = 2 if _parts(images, class_folders(images)) else 1
     below: dict[str, set[str]] = {}
     for item in (*whole.train, *whole.val, *whole.test):
-        *above, _ = Path(os.path.relpath(item.photograph.name, shown(images))).parts
+        *above, _ = Path(os.path.relpath(item.image.name, shown(images))).parts
         below.setdefault("/".join(above[:depth]), set()).add("/".join(above[depth : depth + 1]))
     split = [name for name, inside in below.items() if {"train", "test"} <= set(map(part_of, inside))]
     if split:
@@ -194,7 +194,7 @@ def class_folders(folder: Path) -> list[str]:
         tree.refuse(error)
 
 
-def images_below(folder: Path, *, unread: bool = False) -> list[PhotographFile]:
+def images_below(folder: Path, *, unread: bool = False) -> list[ImageFile]:
     """The images of one class, in order of their paths.
 
     Args:
@@ -204,11 +204,11 @@ def images_below(folder: Path, *, unread: bool = False) -> list[PhotographFile]:
     Raises:
       UserError: where there is none.
     """
-    found = [path for path in tree.shown_below(folder) if tree.is_photograph(path) or (unread and tree.is_unread(path))]
+    found = [path for path in tree.shown_below(folder) if tree.is_image(path) or (unread and tree.is_unread(path))]
     if not found:
         others = sorted({path.suffix.lower() for path in tree.shown_below(folder) if tree.is_unread(path)})
         raise UserError(
             f"{shown(folder)}: no image in this folder{_of_other_formats(others)}; add some "
             f"({', '.join(sorted(IMAGE_SUFFIXES))}) or remove it"
         )
-    return [PhotographFile(path) for path in sorted(found)]
+    return [ImageFile(path) for path in sorted(found)]

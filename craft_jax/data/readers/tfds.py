@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from craft_jax.data.class_names import distinct_names, readable
 from craft_jax.data.fewshot import FewShotSet, Labelled
-from craft_jax.data.images import PhotographRecord
+from craft_jax.data.images import ImageRecord
 from craft_jax.data.readers import coop
 from craft_jax.errors import UserError
 from craft_jax.files import shown
@@ -23,7 +23,7 @@ _FILE_IDS = ("image/file_name", "file_name", "filename", "id")
 class _Record(NamedTuple):
     """A record's photograph, class, part and, where the set names it, file."""
 
-    photograph: PhotographRecord
+    image: ImageRecord
     label: int
     class_name: str
     part: str
@@ -54,7 +54,7 @@ def load(name: str, data_dir: str) -> FewShotSet:
                 "split file in CoOp's form"
             )
     train, val, test = (
-        tuple(Labelled(record.photograph, record.label) for record in _records(builder, part, name))
+        tuple(Labelled(record.image, record.label) for record in _records(builder, part, name))
         for part in ("train", "validation", "test")
     )
     return FewShotSet(names, train, val, test, split=f"TFDS split of {builder.info.full_name}")
@@ -82,7 +82,7 @@ def load_joined(name: str, data_dir: str, split_file: Path) -> FewShotSet:
         matched = [path for path in listed if path_key(path) in found]
         if len(matched) == len(listed) == len({path_key(path) for path in listed}):
             train, val, test = (
-                tuple(Labelled(found[path_key(path)].photograph, label) for path, label, _ in parts[part])
+                tuple(Labelled(found[path_key(path)].image, label) for path, label, _ in parts[part])
                 for part in ("train", "val", "test")
             )
             split = f"{shown(split_file.stem)}, joined to TFDS's {builder.info.full_name}"
@@ -181,7 +181,7 @@ def _records(builder: Any, part: str, name: str) -> list[_Record]:
     for i in range(len(source)):
         record = about[i]
         label, file = int(record["label"]), _text(record[file_id]) if file_id else ""
-        records.append(_Record(PhotographRecord(source, i, f"{name}:{part}"), label, classes[label], part, file))
+        records.append(_Record(ImageRecord(source, i, f"{name}:{part}"), label, classes[label], part, file))
     return records
 
 

@@ -1,7 +1,7 @@
-"""Zeroth-order search: ask(state) -> candidates, tell(state, credits) -> state.
+"""Zeroth-order search: ask(state) -> candidates, tell(state, fitness) -> state.
 
 Every search is such a pair of pure functions over a small state. Candidates are a function of the state alone, so that
-each device can regenerate them and only credits need to travel.
+each device can regenerate them and only their fitness needs to travel.
 """
 
 from craft_jax.method.estimators.antithetic import antithetic, guided

@@ -1,4 +1,4 @@
-"""Antithetic estimates of the gradient: candidates in mirrored pairs, their difference credited to the direction."""
+"""Antithetic estimates of the gradient: candidates in mirrored pairs, their difference told of the direction."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def antithetic(
 
     g = 1 / (2 sigma P) sum_i (L(z + sigma e_i) - L(z - sigma e_i)) e_i, an unbiased estimate of the gradient of L
     smoothed by a Gaussian of width sigma. Even terms of L cancel within a pair. Blocks are estimated side by side, each
-    from its own credits: P pairs then measure P directions of every block, not P directions of all together.
+    from its own fitness: P pairs then measure P directions of every block, not P directions of all together.
 
     Args:
       key: of the directions; step and pair are folded in.
@@ -90,8 +90,8 @@ def _descent(
     def ask(state: SearchState) -> Array:
         return mirrored(state.z, sigma(state.step) * perturbations(state))
 
-    def tell(state: SearchState, credits: Array) -> SearchState:
-        return descend(tx, state, estimate(credits, perturbations(state), sigma(state.step), shaping))
+    def tell(state: SearchState, fitness: Array) -> SearchState:
+        return descend(tx, state, estimate(fitness, perturbations(state), sigma(state.step), shaping))
 
     return Search(lambda z: begin(z, tx.init(z)), ask, tell, population_size=2 * pairs)
 
@@ -102,9 +102,9 @@ def mirrored(z: Float[Array, "B dim"], perturbations: Float[Array, "P B dim"]) -
 
 
 def estimate(
-    credits: Float[Array, "2P B"], directions: Float[Array, "P B dim"], sigma: Array, shaping: Shaping
+    fitness: Float[Array, "2P B"], directions: Float[Array, "P B dim"], sigma: Array, shaping: Shaping
 ) -> Float[Array, "B dim"]:
-    """The antithetic estimate of each block's gradient from its own credits."""
-    fitness = jax.vmap(shaping, in_axes=2, out_axes=2)(credits.reshape(len(directions), 2, -1))
-    differences = (fitness[:, 0] - fitness[:, 1]) / (2 * sigma)
+    """The antithetic estimate of each block's gradient from its own fitness."""
+    shaped = jax.vmap(shaping, in_axes=2, out_axes=2)(fitness.reshape(len(directions), 2, -1))
+    differences = (shaped[:, 0] - shaped[:, 1]) / (2 * sigma)
     return jnp.einsum("pb,pbz->bz", differences, directions, precision="highest") / len(directions)

@@ -18,7 +18,7 @@ class SearchState(NamedTuple):
     Attributes:
       z: the point that is tuned.
       memory: the optimiser's state, and whatever else the search remembers.
-      step: how often the search has been told credits.
+      step: how often the search has been told.
     """
 
     z: Float[Array, "B dim"]
@@ -32,8 +32,8 @@ class Search(NamedTuple):
     Attributes:
       init: z -> state.
       ask: state -> candidates [K, B, dim].
-      tell: (state, credits [K, B]) -> state; a credit is a candidate's loss, or the share of it that one block is to
-        blame for, lower is better.
+      tell: (state, fitness [K, B]) -> state; a candidate's loss, or the share of it that one block is to blame
+        for, lower is better.
       population_size: K.
     """
 
@@ -58,7 +58,7 @@ def descend(tx: optax.GradientTransformation, state: SearchState, gradient: Floa
 def exact(tx: optax.GradientTransformation) -> Search:
     """Gradient descent on the true gradient: no search at all, but the bound that searches are measured against.
 
-    It asks for no candidate; `tell` takes the gradient [B, dim] in the place of credits.
+    It asks for no candidate; `tell` takes the gradient [B, dim] in the place of fitness.
     """
 
     def ask(state: SearchState) -> Array:

@@ -37,10 +37,10 @@ def cma_es(key: Array, *, population_size: int, sigma: float, shape: tuple[int, 
         return strategy.ask(jax.random.fold_in(key, state.step), state.memory, params)[0]
 
     @jax.default_matmul_precision("float32")
-    def tell(state: SearchState, credits: Array) -> SearchState:
+    def tell(state: SearchState, fitness: Array) -> SearchState:
         own_key = jax.random.fold_in(key, state.step)
         population, asked = strategy.ask(own_key, state.memory, params)
-        memory, _ = strategy.tell(own_key, population, credits[:, 0], asked, params)
+        memory, _ = strategy.tell(own_key, population, fitness[:, 0], asked, params)
         return SearchState(z=strategy.get_mean(memory), memory=memory, step=state.step + 1)
 
     return Search(init, ask, tell, population_size=population_size)

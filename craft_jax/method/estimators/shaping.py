@@ -1,4 +1,4 @@
-"""From the credits of one block's antithetic pairs to fitness: [P, 2] -> [P, 2], lower is better."""
+"""Fitness shaping, of one block's antithetic pairs: [P, 2] -> [P, 2], lower is better."""
 
 from collections.abc import Callable
 

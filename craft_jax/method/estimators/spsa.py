@@ -1,6 +1,6 @@
 """The perturbation gradients of two published methods, as their authors state them, for comparison.
 
-Both move all coordinates at once; credits are one loss a candidate.
+Both move all coordinates at once; fitness is one loss a candidate.
 """
 
 import jax
@@ -36,8 +36,8 @@ def spsa(key: Array, *, pairs: int, sigma: optax.Schedule, tx: optax.GradientTra
     def ask(state: SearchState) -> Array:
         return mirrored(state.z, sigma(state.step) * perturbations(state))
 
-    def tell(state: SearchState, credits: Array) -> SearchState:
-        by_pair = credits.reshape(pairs, 2, -1)
+    def tell(state: SearchState, fitness: Array) -> SearchState:
+        by_pair = fitness.reshape(pairs, 2, -1)
         differences = (by_pair[:, 0] - by_pair[:, 1]) / (2 * sigma(state.step))
         return descend(tx, state, (differences[..., None] / perturbations(state)).mean(axis=0))
 
@@ -66,10 +66,10 @@ def one_sided(
     def ask(state: SearchState) -> Array:
         return jnp.concatenate([state.z[None], state.z + sigma(state.step) * perturbations(state)])
 
-    def tell(state: SearchState, credits: Array) -> SearchState:
+    def tell(state: SearchState, fitness: Array) -> SearchState:
         length = jnp.sqrt(float(state.z.shape[1]))
         eps = sigma(state.step) * length
-        slopes = (credits[1:] - credits[0]) / eps
+        slopes = (fitness[1:] - fitness[0]) / eps
         units = perturbations(state) / length
         gradient = jnp.einsum("qb,qbz->bz", slopes, units, precision="highest") / directions / eps
         return descend(tx, state, gradient)

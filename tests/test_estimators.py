@@ -341,6 +341,19 @@ def test_a_search_that_goes_astray_returns_to_its_best_point_and_halves_its_step
     np.testing.assert_allclose(divergence.apply(search, guard, jnp.asarray(False), back, told).z, best - 4.0 / 4)
 
 
+def test_a_healthy_search_holds_no_nan_where_jax_stops_at_one():
+    z = jnp.zeros((1, 2))
+    with jax.debug_nans(True):
+        search = estimators.cma_es(jax.random.key(0), population_size=4, sigma=1.0, shape=(1, 2))
+        guard, diverged = divergence.update(divergence.init(z), z, jnp.full(4, 2.0))
+        np.testing.assert_array_equal(search.init(z).z, z)
+
+    assert not diverged
+    assert guard.first_loss == 2.0
+    old = guard._replace(first_loss=jnp.asarray(jnp.nan))  # as checkpoints once held one that was not known
+    assert divergence.update(old, z, jnp.full(4, 3.0))[0].first_loss == 3.0
+
+
 @pytest.mark.parametrize(("images", "expected"), [(4, False), (400, True)])
 def test_a_loss_that_chance_can_make_of_few_images_is_not_astray(images, expected):
     guard, _ = divergence.update(divergence.init(jnp.zeros((1, 2))), jnp.zeros((1, 2)), jnp.full(images, 1.0))

@@ -57,6 +57,21 @@ def finished(tmp_path, small_black_box, small_set, small_config):
     return tmp_path / "finished"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["antithetic", "cma-es"])
+def test_a_healthy_run_goes_through_where_jax_stops_at_nan(
+    estimator, tmp_path, small_black_box, small_set, small_config
+):
+    guarded = estimator == "antithetic"
+    search = dataclasses.replace(small_config.search, estimator=estimator, guarded=guarded)
+    prompt = dataclasses.replace(small_config.prompt, context="class" if guarded else "unified")
+    config = dataclasses.replace(small_config, query_budget=21 + 16, search=search, prompt=prompt)
+    with jax.debug_nans(True):
+        result = _train(small_black_box, small_set, config, tmp_path / "run").result
+
+    assert result["ledger"]["prompts"] == 37
+
+
 @pytest.mark.parametrize("devices", [2, 4, 8])
 def test_any_number_of_devices_gives_the_bits_of_one(
     devices, finished, tmp_path, small_black_box, small_set, small_config

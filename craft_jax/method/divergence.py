@@ -16,7 +16,7 @@ class Guard(NamedTuple):
     """What a search is held to.
 
     Attributes:
-      first_loss: of the first step; NaN before it is known.
+      first_loss: of the first step; infinite before it is known, for JAX_DEBUG_NANS would stop at NaN.
       best_loss, best_z: the lowest loss seen, and where.
       damping: of every step, halved at each divergence.
     """
@@ -29,7 +29,7 @@ class Guard(NamedTuple):
 
 def init(z: Float[Array, "B dim"]) -> Guard:
     """Before the first loss."""
-    return Guard(jnp.asarray(jnp.nan), jnp.asarray(jnp.inf), z, jnp.ones(()))
+    return Guard(jnp.asarray(jnp.inf), jnp.asarray(jnp.inf), z, jnp.ones(()))
 
 
 def update(guard: Guard, z: Float[Array, "B dim"], losses: Float[Array, " N"]) -> tuple[Guard, Bool[Array, ""]]:
@@ -38,7 +38,7 @@ def update(guard: Guard, z: Float[Array, "B dim"], losses: Float[Array, " N"]) -
     Returns whether it has diverged: it is not finite, or a fifth above the first and by more than chance.
     """
     loss = losses.mean()
-    first = jnp.where(jnp.isnan(guard.first_loss), loss, guard.first_loss)
+    first = jnp.where(jnp.isfinite(guard.first_loss), guard.first_loss, loss)
     diverged = ~(loss <= DIVERGED * first + CHANCE * losses.std() / losses.size**0.5)
     better = loss < guard.best_loss
     return Guard(

@@ -29,7 +29,8 @@ def cma_es(key: Array, *, population_size: int, sigma: float, shape: tuple[int, 
     params = strategy.default_params.replace(std_init=jnp.asarray(sigma))
 
     def init(z: Array) -> SearchState:
-        return begin(z, strategy.init(key, z, params))
+        with jax.debug_nans(False):  # evosax fills what it has yet to set with NaN
+            return begin(z, strategy.init(key, z, params))
 
     # evosax leaves its products at the machine's default, which on accelerators is too coarse for a covariance.
     @jax.default_matmul_precision("float32")

@@ -3,6 +3,9 @@
 From Python they are a plain `ValueError` and a plain `Exception`.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 RESUMABLE = 75
 """Exit status of a run that stopped early and that the same command resumes: EX_TEMPFAIL of sysexits.h."""
 
@@ -11,5 +14,29 @@ class UserError(ValueError):
     """Bad input. The message names the setting or file, what was found, and the remedy."""
 
 
+class NotInstalled(UserError):
+    """Something that was asked for needs a package that is not there."""
+
+
 class Interrupted(Exception):
     """A run stopped early because it was asked to. The message says where it stands; the same command resumes it."""
+
+
+@contextlib.contextmanager
+def needed(package: str, purpose: str) -> Iterator[None]:
+    """For an import that only some runs need: where it fails inside, says so in one line.
+
+    Args:
+      package: as pip calls it.
+      purpose: what needs it, such as a setting with its value.
+
+    Raises:
+      NotInstalled: where the import fails.
+    """
+    try:
+        yield
+    except ImportError as error:
+        reason = str(error).partition("\n")[0]
+        raise NotInstalled(
+            f"{purpose} needs {package}, which cannot be imported here ({reason}); pip install {package}"
+        ) from error

@@ -77,6 +77,34 @@ def test_help_and_version_wait_for_nothing():
     assert loaded == "[]"
 
 
+def test_what_some_runs_alone_need_is_not_imported_by_the_others_and_missed_in_one_line():
+    code = """
+import importlib, pkgutil, sys
+for missing in ("evosax", "matplotlib", "tensorflow_datasets"):
+    sys.modules[missing] = None
+import craft_jax
+for module in pkgutil.walk_packages(craft_jax.__path__, "craft_jax."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from craft_jax.sweep import plot
+def told(what):
+    try:
+        what()
+    except craft_jax.UserError as error:
+        print(error)
+told(lambda: craft_jax.load_dataset(craft_jax.DataConfig(source="tfds", tfds="caltech101"), seed=1))
+told(lambda: craft_jax.method.estimators.check_installed(craft_jax.SearchConfig(estimator="cma-es")))
+told(lambda: plot.draw([], __import__("pathlib").Path("table.png")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert [(line.split(" needs ")[0], line.split("; ")[-1]) for line in done.stdout.splitlines()] == [
+        ("data.source=tfds", "pip install tensorflow-datasets"),
+        ("search.estimator=cma-es", "pip install evosax"),
+        ("table.png", "pip install matplotlib"),
+    ]
+
+
 def test_settings_are_found_by_name_and_a_file_of_ones_own_goes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

@@ -244,6 +244,22 @@ def test_every_step_is_logged_and_a_report_and_a_curve_are_left(finished):
     assert (finished / training.CURVE).read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_matplotlib_a_run_is_whole_but_for_its_picture(
+    finished, tmp_path, small_black_box, small_set, small_config, monkeypatch, capsys
+):
+    workdir = shutil.copytree(finished, tmp_path / "x")
+    for file in ("result.json", "report.md", "curve.png"):
+        (workdir / file).unlink()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    _train(small_black_box, small_set, small_config, workdir)
+    (note,) = capsys.readouterr().err.splitlines()
+
+    assert note.startswith("note: curve.png needs matplotlib, which cannot be imported here (")
+    assert note.endswith("; pip install matplotlib")
+    assert (workdir / "result.json").exists()
+    assert "curve.png" not in (workdir / "report.md").read_text()
+
+
 def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path, small_black_box, small_set, small_config):
     stream = io.StringIO()
     training.train(small_black_box, small_set, small_config, tmp_path / "x", stream=stream)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from craft_jax.errors import needed
 from craft_jax.files import replacing
 from craft_jax.sweep.results import CHOSEN, PROMPT_ONLY, ZERO_SHOT, Entry
 
@@ -12,9 +13,10 @@ _COLUMNS = 4
 
 
 def draw(entries: Sequence[Entry], path: Path) -> None:
-    """Draws a panel for each set into a PNG file."""
+    """Draws a panel for each set into a PNG file; raises NotInstalled where there is no matplotlib."""
     # Imported here: matplotlib builds a font cache on first use, and only a finished sweep needs it.
-    from matplotlib.figure import Figure
+    with needed("matplotlib", path.name):
+        from matplotlib.figure import Figure
 
     labels = list(dict.fromkeys(entry.label for entry in entries))
     columns = min(len(labels), _COLUMNS)

@@ -3,9 +3,11 @@
 import csv
 import io
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from craft_jax.errors import NotInstalled
 from craft_jax.files import write_atomically
 from craft_jax.sweep import plot, results
 from craft_jax.sweep.plan import PlannedRun
@@ -38,7 +40,10 @@ def write(entries: list[Entry], runs: Sequence[PlannedRun], protocol: str, workd
     write_atomically(workdir / MARKDOWN, page)
     write_atomically(workdir / CSV, _csv(entries))
     if protocol == "few_shot" and entries:
-        plot.draw(entries, workdir / PLOT)
+        try:
+            plot.draw(entries, workdir / PLOT)
+        except NotInstalled as error:
+            print(f"note: {error}", file=sys.stderr, flush=True)
     return page
 
 

@@ -88,6 +88,7 @@ def assemble(
     """
     if black_box.class_names != dataset.class_names:
         raise UserError("the black box and the photographs have different classes; load it with their class_names")
+    estimators.check_installed(config.search)
     remote = is_remote(black_box.identity)
     if remote:
         _check_remote(config)

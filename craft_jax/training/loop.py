@@ -286,8 +286,8 @@ def _leave(
     """Writes report, curve and result; the result last, for it says that the run is finished."""
     assert recorder is not None
     result = _result(run, dataset, recorder.rows[-1], start, seconds)
-    report.draw_curve(workdir / CURVE, recorder.rows, start.zero_shot)
-    page = report.markdown(result, flat_settings(dataclasses.asdict(run.config)), curve=CURVE)
+    curve = report.curve(workdir / CURVE, recorder.rows, start.zero_shot)
+    page = report.markdown(result, flat_settings(dataclasses.asdict(run.config)), curve)
     write_atomically(workdir / REPORT, page)
     write_atomically(workdir / RESULT, json_text(result, indent=2) + "\n")
     return result

@@ -1,10 +1,12 @@
 """What a run leaves for people: the table on the screen, the curve as PNG, and a short report in Markdown."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from craft_jax.errors import NotInstalled, needed
 from craft_jax.files import replacing
 
 Row = dict[str, Any]
@@ -49,7 +51,7 @@ def ledger_lines(ledger: dict[str, int]) -> list[str]:
 
 
 def markdown(result: Row, settings: Row, curve: str) -> str:
-    """The run on one page, with the picture `curve` in it; settings by full name."""
+    """The run on one page, with the picture `curve` in it where there is one; settings by full name."""
     lines = [
         f"# {result['shots']} shots of {result['classes']} classes, seed {result['seed']}",
         "",
@@ -60,8 +62,7 @@ def markdown(result: Row, settings: Row, curve: str) -> str:
         *_how_it_was_chosen(result),
         *_white_box_warning(result),
         *(f"\n{note}." for note in result["notes"]),
-        "",
-        f"![test accuracy over queries]({curve})",
+        *(["", f"![test accuracy over queries]({curve})"] if curve else []),
         "",
         "## What it asked of the black box",
         "",
@@ -92,10 +93,25 @@ def _white_box_warning(result: Row) -> list[str]:
     ]
 
 
+def curve(path: Path, rows: Sequence[Row], zero_shot: float) -> str:
+    """Draws the curve and returns its file's name; without matplotlib says so and returns none: the run is whole."""
+    try:
+        draw_curve(path, rows, zero_shot)
+    except NotInstalled as error:
+        print(f"note: {error}", file=sys.stderr, flush=True)
+        return ""
+    return path.name
+
+
 def draw_curve(path: Path, rows: Sequence[Row], zero_shot: float) -> None:
-    """Accuracy over queries: tests where they were made, training as a faint line behind them."""
+    """Accuracy over queries: tests where they were made, training as a faint line behind them.
+
+    Raises:
+      NotInstalled: where there is no matplotlib.
+    """
     # Imported here: matplotlib builds a font cache on first use, and only finished runs need it.
-    from matplotlib.figure import Figure
+    with needed("matplotlib", path.name):
+        from matplotlib.figure import Figure
 
     tested = [row for row in rows if "test_refined" in row]
     count = "prompts" if rows[-1]["prompts"] else "step"  # a run that learns the head alone queries no candidates

@@ -13,7 +13,7 @@ from craft_jax.data.class_names import distinct_names, readable
 from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import ImageRecord
 from craft_jax.data.readers import coop
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, needed
 from craft_jax.files import shown
 
 _FORMATS = ("array_record", "parquet")  # those that TFDS can read record by record
@@ -145,7 +145,8 @@ def _label_names(builder: Any, name: str) -> list[str]:
 
 def _builder(name: str, data_dir: str) -> Any:
     # Imported here: it takes seconds, and most runs read no TFDS set.
-    import tensorflow_datasets as tfds
+    with needed("tensorflow-datasets", "data.source=tfds"):
+        import tensorflow_datasets as tfds
 
     prepare = (
         f"prepare it once where TensorFlow is installed (pip install 'craft_jax[tensorflow]'): python -c \"import "

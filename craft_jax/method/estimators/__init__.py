@@ -8,18 +8,19 @@ from craft_jax.method.estimators.antithetic import antithetic, guided
 from craft_jax.method.estimators.ask_tell import Search, SearchState, exact
 from craft_jax.method.estimators.cma_es import cma_es
 from craft_jax.method.estimators.directions import DIRECTIONS, gaussian, orthogonal, rademacher, sphere
-from craft_jax.method.estimators.from_settings import build
+from craft_jax.method.estimators.from_settings import build, check_installed
 from craft_jax.method.estimators.shaping import SHAPINGS, centred_ranks, raw_losses
 from craft_jax.method.estimators.spsa import one_sided, spsa
 
 __all__ = [
-    "build",
     "DIRECTIONS",
     "SHAPINGS",
     "Search",
     "SearchState",
     "antithetic",
+    "build",
     "centred_ranks",
+    "check_installed",
     "cma_es",
     "exact",
     "gaussian",

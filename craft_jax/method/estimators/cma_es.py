@@ -3,11 +3,22 @@
 Source: Hansen, The CMA evolution strategy: a tutorial, 2016 (arXiv 1604.00772).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from craft_jax.errors import needed
 from craft_jax.method.estimators.ask_tell import Search, SearchState, begin
+
+
+def library() -> Any:
+    """The class CMA_ES of evosax; raises NotInstalled where there is none."""
+    # Imported here: it brings in every algorithm of evosax, and only this search needs one.
+    with needed("evosax", "search.estimator=cma-es"):
+        from evosax.algorithms.distribution_based.cma_es import CMA_ES
+    return CMA_ES
 
 
 def cma_es(key: Array, *, population_size: int, sigma: float, shape: tuple[int, ...]) -> Search:
@@ -22,10 +33,7 @@ def cma_es(key: Array, *, population_size: int, sigma: float, shape: tuple[int, 
       sigma: the first step size, in units of z.
       shape: of z, [B, dim].
     """
-    # Imported here: it brings in every algorithm of evosax, and only this search needs one.
-    from evosax.algorithms.distribution_based.cma_es import CMA_ES
-
-    strategy = CMA_ES(population_size=population_size, solution=jnp.zeros(shape))
+    strategy = library()(population_size=population_size, solution=jnp.zeros(shape))
     params = strategy.default_params.replace(std_init=jnp.asarray(sigma))
 
     def init(z: Array) -> SearchState:

@@ -9,12 +9,18 @@ from jaxtyping import Array, Float
 from craft_jax.config import SearchConfig
 from craft_jax.method.estimators.antithetic import antithetic, guided
 from craft_jax.method.estimators.ask_tell import Search, exact
-from craft_jax.method.estimators.cma_es import cma_es
+from craft_jax.method.estimators.cma_es import cma_es, library
 from craft_jax.method.estimators.directions import DIRECTIONS
 from craft_jax.method.estimators.shaping import SHAPINGS
 from craft_jax.method.estimators.spsa import one_sided, spsa
 
 _LEARNING_RATE_POWER, _SIGMA_POWER = 0.4, 0.1  # ZIP's, after Spall's guidelines
+
+
+def check_installed(settings: SearchConfig) -> None:
+    """Raises NotInstalled where the search that the settings name needs a package that is not there."""
+    if settings.estimator == "cma-es":
+        library()
 
 
 def build(settings: SearchConfig, key: Array, origin: Float[Array, "B dim"], steps: int) -> Search:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -67,7 +67,12 @@ def _application(routes: Sequence[Route], name: str, counts: Counts, limits: Lim
     return Starlette(
         routes=[*routes, Route("/health", health), Route("/counts", counted)],
         middleware=[Middleware(_Gate, counts=counts, limits=limits, token=token)],
-        exception_handlers={UserError: _mistake, HTTPException: _no_such, Exception: _failure},
+        exception_handlers={
+            UserError: _mistake,
+            HTTPException: _no_such,
+            ClientDisconnect: _gone,
+            Exception: _failure,
+        },
     )
 
 
@@ -121,6 +126,10 @@ async def _no_such(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}; docs/serve.md lists what there is"
     return bodies.Json({"error": message}, error.status_code, error.headers)
+
+
+async def _gone(_: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody reads it
 
 
 async def _failure(_: Request, error: Exception) -> Response:

@@ -88,7 +88,8 @@ def names(value: Any, name: str, limits: Limits) -> list[str]:
 async def squares(encoded: Sequence[Any], name: str, served: Served) -> list[Square]:
     """Images that are base64 or data URIs, as the model takes them: resized, and their centre."""
     served.limits.check("images", len(encoded))
-    return await run_in_threadpool(lambda: [crop(unpacked(image, name), name, served) for image in encoded])
+    async with served.opening:
+        return await run_in_threadpool(lambda: [crop(unpacked(image, name), name, served) for image in encoded])
 
 
 def unpacked(encoded: Any, name: str) -> bytes:

@@ -1,8 +1,10 @@
 """The served CLIP: a bounded memory of what it has encoded, and the worker that encodes the rest."""
 
+import asyncio
 import collections
 import functools
 import hashlib
+import os
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -76,6 +78,7 @@ class Served:
         self.name, self.limits, self.counts = name, limits, counts
         self.image_size, self.resizing = owned.image_size, owned.resizing
         self.logit_scale, self.fingerprint = owned.logit_scale, owned.fingerprint
+        self.opening = asyncio.Semaphore(os.cpu_count() or 1)  # of images, each of many pixels, which bounds memory
         self._owned = owned
         self._images: Memory[str, np.ndarray] = Memory(limits.kept_images)
         self._texts: Memory[str, TextFeature] = Memory(limits.kept_texts)

@@ -94,7 +94,7 @@ def _texts(given: np.ndarray) -> Any:
     """An array's texts as a list; None where it holds no list of them."""
     try:
         return given.tolist() if given.dtype.kind == "U" and given.ndim == 1 else None
-    except ValueError:  # numbers that are no characters
+    except (ValueError, SystemError):  # numbers that are no characters, of which NumPy tells in both ways
         return None
 
 

@@ -50,7 +50,8 @@ async def label(request: Request, labeller: Labeller) -> Response:
         raise Refused(f"top={top!r} must be a number of classes, 1 or more")
     body = await bodies.read(request, served.limits)
     content = _image(body, request.headers.get("content-type", ""))
-    square = await run_in_threadpool(bodies.crop, content, "the image", served)
+    async with served.opening:
+        square = await run_in_threadpool(bodies.crop, content, "the image", served)
     (row,) = await labeller.probabilities([square])
     served.counts.images += 1
     best = [

@@ -1,11 +1,12 @@
 """What the commands share: reading flags, and turning a user's mistake into one line and a non-zero exit."""
 
+import contextlib
 import os
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 from absl import flags
@@ -77,6 +78,17 @@ def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str], *, in
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def elsewhere(model: str | None) -> Iterator[None]:
+    """A UserError inside, over the model that a checkpoint names, ends with the flag that names another place."""
+    try:
+        yield
+    except UserError as error:
+        if model:
+            raise
+        raise UserError(f"{error}; the checkpoint was made with it: if it is elsewhere now, give --model") from error
 
 
 def pay_compilation_once() -> None:

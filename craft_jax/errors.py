@@ -4,14 +4,24 @@ From Python they are a plain `ValueError` and a plain `Exception`.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
+
+_ARGUMENTS = re.compile(r"--(?=(?:workdir)\b)")
+_commands = 0  # under way in this process
 
 RESUMABLE = 75
 """Exit status of a run that stopped early and that the same command resumes: EX_TEMPFAIL of sysexits.h."""
 
 
 class UserError(ValueError):
-    """Bad input. The message names the setting or file, what was found, and the remedy."""
+    """Bad input. The message names the setting or file, what was found, and the remedy.
+
+    It is written with flags, such as `--workdir`; where no command is under way, it speaks of the argument, `workdir`.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(worded(message))
 
 
 class NotInstalled(UserError):
@@ -40,3 +50,19 @@ def needed(package: str, purpose: str) -> Iterator[None]:
         raise NotInstalled(
             f"{purpose} needs {package}, which cannot be imported here ({reason}); pip install {package}"
         ) from error
+
+
+@contextlib.contextmanager
+def on_command_line() -> Iterator[None]:
+    """Inside, or in a function that it decorates, messages speak of flags."""
+    global _commands
+    _commands += 1
+    try:
+        yield
+    finally:
+        _commands -= 1
+
+
+def worded(message: str) -> str:
+    """A message that names flags, for whoever called: from Python these are arguments."""
+    return message if _commands else _ARGUMENTS.sub("", message)

@@ -17,7 +17,7 @@ from craft_jax import config as settings
 from craft_jax import folders
 from craft_jax.cli import RESUMES, called, exit_on_user_error, inside_settings_file, last_line, parse
 from craft_jax.distributed import preemption
-from craft_jax.errors import Interrupted, UserError
+from craft_jax.errors import Interrupted, UserError, on_command_line
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
@@ -50,6 +50,7 @@ def _flags(argv: list[str]) -> flags.FlagValues:
     return values
 
 
+@on_command_line()
 def main(argv: list[str]) -> None:
     """Runs the job that the command line describes."""
     argv = settings.packaged.in_arguments(argv)

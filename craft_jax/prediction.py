@@ -17,9 +17,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from craft_jax import folders
-from craft_jax.cli import called, parse
+from craft_jax.cli import called, elsewhere, parse
 from craft_jax.data import ImageFile, LazyImage, as_images, folder
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, on_command_line
 from craft_jax.files import json_text, shown
 from craft_jax.precision import in_32_bits
 
@@ -113,6 +113,7 @@ def _flags() -> flags.FlagValues:
     return values
 
 
+@on_command_line()
 def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     """Runs the prediction that the command line describes.
 
@@ -139,7 +140,8 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     owner = tuned.black_box
     if blackbox.is_remote(owner):
         raise UserError(f"the checkpoint is for {owner['model']}, a remote black box; call craft_jax.predict with it")
-    black_box = blackbox.load(given.model or owner["model"], tuned.class_names, owner["template"], owner["dtype"])
+    with elsewhere(given.model):
+        black_box = blackbox.load(given.model or owner["model"], tuned.class_names, owner["template"], owner["dtype"])
     show = _show_json if given.json else functools.partial(_show_row, *_widths(paths, tuned.class_names))
     _show_all(_answers(tuned, black_box, paths, given.top), show)
 

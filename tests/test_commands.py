@@ -18,6 +18,7 @@ from PIL import Image
 import craft_jax
 from craft_jax import cli, main, prediction, training
 from craft_jax.errors import Interrupted, UserError
+from craft_jax.training import checkpoints
 from craft_jax.tuned_model import TunedModel
 from tests.conftest import BUNDLED
 
@@ -240,7 +241,7 @@ def test_predict_takes_a_folder_and_a_list_on_standard_input_and_answers_alike(t
         (["--checkpoint={tuned}", "nowhere.jpg"], "1 of 1 images could not be read"),
         (["--checkpoint={tuned}", "configs"], "configs: no image in this folder"),
         (["--checkpoint={tuned}", "--top=0", "a.jpg"], "--top=0 must be at least 1"),
-        (["--checkpoint={tuned}", "--model=/nowhere", "setup.cfg"], "'/nowhere' could not be loaded"),
+        (["--checkpoint={tuned}", "--model=/nowhere", "setup.cfg"], "'/nowhere' could not be loaded .*reaches$"),
     ],
 )
 def test_a_mistake_in_predict_is_one_line(arguments, message, tuned, capsys, monkeypatch):
@@ -249,6 +250,34 @@ def test_a_mistake_in_predict_is_one_line(arguments, message, tuned, capsys, mon
     with pytest.raises(UserError, match=message) as error:
         _predict(capsys, *(argument.format(tuned=tuned) for argument in arguments))
     assert "\n" not in str(error.value)
+
+
+def test_predict_whose_model_is_gone_names_the_flag_that_says_where_it_is(tuned, tmp_path, capsys):
+    made = checkpoints.open_for_prediction(tuned)
+    elsewhere = made.tuned._replace(black_box=made.tuned.black_box | {"model": "/gone/clip"})
+    with checkpoints.Checkpoints(tmp_path) as kept:
+        kept.save(1, made.state, elsewhere, {}, 0.0)
+    photograph = sorted(PIZZA.iterdir())[0]
+
+    with pytest.raises(
+        UserError, match="'/gone/clip' could not be loaded .*; the checkpoint was made with it: .* --model$"
+    ):
+        _predict(capsys, f"--checkpoint={tmp_path}", photograph)
+    (line,) = _predict(capsys, f"--checkpoint={tmp_path}", "--model=bundled", photograph)
+    assert " pizza " in line
+
+
+@pytest.mark.parametrize("call", [main.main, lambda argv: craft_jax.load_run(argv[-1].partition("=")[2])])
+def test_a_message_names_flags_on_the_command_line_and_arguments_in_python(call, tmp_path, coop_root, monkeypatch):
+    def train(*_, **__):
+        raise UserError("choose another --workdir")
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr("craft_jax.training.finished.open_for_prediction", train)
+    with pytest.raises(UserError) as error:
+        call(_arguments(coop_root, tmp_path / "run", f"--workdir={tmp_path}"))
+
+    assert str(error.value) == f"choose another {'--' * (call is main.main)}workdir"
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ def test_how_a_run_is_carried_out_may_change_midway_and_what_it_learns_stays(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"run": {"chunk_pairs": 3}}, "run.chunk_pairs=0, not 3; choose another --workdir"),
+        ({"run": {"chunk_pairs": 3}}, "run.chunk_pairs=0, not 3; choose another workdir"),
         ({"query_budget": 200}, "query_budget=69, not 200: learning rates fall to zero over the budget"),
     ],
 )

@@ -50,11 +50,11 @@ def test_a_folder_whose_path_is_not_utf_8_is_refused_before_anything_is_asked(tm
     inside = tmp_path / os.fsdecode(b"w\xe9")
     inside.mkdir()
     with pytest.raises(
-        UserError, match=r"--workdir=.*w\\xe9: the path .* is not UTF-8 text; choose or rename a folder"
+        UserError, match=r"^--workdir=.*w\\xe9: the path .* is not UTF-8 text; choose or rename a folder"
     ):
         main(["main", CONFIG, f"--workdir={inside}"])
     monkeypatch.chdir(inside)
-    with pytest.raises(UserError, match=r"--workdir=run: the path .*w\\xe9/run is not UTF-8 text"):
+    with pytest.raises(UserError, match=r"^workdir=run: the path .*w\\xe9/run is not UTF-8 text"):
         folders.named("run", "--workdir")
     assert not list(inside.iterdir())
 
@@ -76,7 +76,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
             attempt()
         assert str(tmp_path / "file") in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    with pytest.raises(UserError, match="--workdir=~nobody-here/x: no such home folder"):
+    with pytest.raises(UserError, match="^workdir=~nobody-here/x: no such home folder"):
         folders.named("~nobody-here/x", "--workdir")
 
 

@@ -291,7 +291,7 @@ def test_a_finished_run_says_so_and_returns_its_result(finished, small_black_box
 def test_a_workdir_with_a_run_on_other_photographs_is_left_alone(finished, small_black_box, small_set, small_config):
     assert small_set.digest() != dataclasses.replace(small_set, val=()).digest()
     fewer, before = dataclasses.replace(small_set, train=small_set.train[:-1]), _content(finished)
-    with pytest.raises(UserError, match="holds a run on other photographs .*; choose another --workdir"):
+    with pytest.raises(UserError, match="holds a run on other photographs .*; choose another workdir"):
         training.train(small_black_box, fewer, small_config, finished)
 
     assert str(before) == str(_content(finished))
@@ -302,7 +302,10 @@ def test_a_workdir_that_another_run_is_writing_into_is_left_alone(tmp_path, smal
     with pytest.raises(Interrupted):
         training.train(small_black_box, small_set, small_config, tmp_path, stop=lambda: next(stopped))
     log = (tmp_path / training.METRICS).read_text()
-    with files.sole_writer(tmp_path), pytest.raises(UserError, match="another run is writing into .*--workdir"):
+    with (
+        files.sole_writer(tmp_path),
+        pytest.raises(UserError, match="another run is writing into .*choose another workdir"),
+    ):
         training.train(small_black_box, small_set, small_config, tmp_path)
 
     assert (tmp_path / training.METRICS).read_text() == log
@@ -332,7 +335,7 @@ def test_a_run_that_does_not_begin_leaves_no_folder_behind(tmp_path, small_black
 
 
 def test_a_workdir_with_other_settings_is_left_alone(finished, small_black_box, small_set, small_config):
-    with pytest.raises(UserError, match="holds a run with seed=1, not 2; choose another --workdir"):
+    with pytest.raises(UserError, match="holds a run with seed=1, not 2; choose another workdir"):
         _train(small_black_box, small_set, dataclasses.replace(small_config, seed=2), finished)
 
 

@@ -38,7 +38,10 @@ class Owner(Protocol):
     def predict(
         self, prompts: Float[np.ndarray, "K n_ctx d"] | Float[np.ndarray, "K C n_ctx d"], images: Sequence[Any]
     ) -> Float[np.ndarray, "K N C"]:
-        """The answers about N images under each of K soft prompts, or K sets of one soft prompt a class."""
+        """The answers about N images under each of K soft prompts, or K sets of one soft prompt a class.
+
+        A run asks in both forms: zero-shot is one prompt for all classes.
+        """
 
     def predict_texts(self, texts: Sequence[str], images: Sequence[Any]) -> Float[np.ndarray, "N T"]:
         """The answers about N images for each of T texts, whole captions; probabilities are over all T."""

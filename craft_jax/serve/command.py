@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from craft_jax import folders
-from craft_jax.cli import called, parse
+from craft_jax.cli import called, elsewhere, parse
 from craft_jax.config import BUNDLED
 from craft_jax.errors import UserError
 
@@ -95,7 +95,8 @@ def _application(given: flags.FlagValues, token: str | None) -> Any:
             f"the checkpoint is for {made.black_box['model']}, a remote black box, which is not here to serve"
         )
     name, dtype = given.model or made.black_box["model"], given.dtype or made.black_box["dtype"]
-    owned = blackbox.Owned(name, dtype)
+    with elsewhere(given.model):
+        owned = blackbox.Owned(name, dtype)
     served = model.Served(name, owned, limits, Counts())
     return app.build(served, tuned.Labeller(served, owned, made), token)
 

@@ -14,7 +14,7 @@ from absl import flags
 from craft_jax import folders
 from craft_jax.cli import called, parse
 from craft_jax.distributed import preemption
-from craft_jax.errors import Interrupted, UserError
+from craft_jax.errors import Interrupted, UserError, on_command_line
 from craft_jax.files import write_atomically
 from craft_jax.sweep import plan
 from craft_jax.sweep.plan import PlannedRun
@@ -65,6 +65,7 @@ def _flags() -> flags.FlagValues:
     return values
 
 
+@on_command_line()
 def main(argv: list[str]) -> None:
     """Runs the sweep that the command line describes."""
     overrides = [argument for argument in argv if argument.startswith("--config.")]

@@ -18,7 +18,7 @@ from craft_jax.blackbox import BlackBox, Ledger, check_finite, owners_errors
 from craft_jax.config import Config, flat_settings, identity
 from craft_jax.data import FewShotSet
 from craft_jax.distributed import hosts
-from craft_jax.errors import Interrupted, UserError
+from craft_jax.errors import Interrupted, UserError, worded
 from craft_jax.files import json_text, sole_writer, write_atomically
 from craft_jax.method import TuningState, collaborative
 from craft_jax.precision import in_32_bits
@@ -226,7 +226,8 @@ def _finished(
         _check_same_run(restored, black_box, dataset, config, workdir)
         if restored.step < config.steps:
             return None
-        print(f"{workdir} holds this run, finished; choose another --workdir to run it again", file=stream, flush=True)
+        line = f"{workdir} holds this run, finished; choose another --workdir to run it again"
+        print(worded(line), file=stream, flush=True)
         result = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
         return {"prompt": restored.tuned.prompt, "head": restored.tuned.head, "result": result}
 

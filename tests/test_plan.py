@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from craft_jax.config import DataConfig
+from craft_jax.config import DataConfig, identity
 from craft_jax.errors import UserError
 from craft_jax.sweep import command, plan, results
 
@@ -101,10 +101,10 @@ def _planned(workdir, *, protocol, **data):
 
 def _finish(run, own, others):
     run.workdir.mkdir(parents=True)
-    (run.workdir / plan.SETTINGS).write_text(json.dumps(plan.learnt_by(run.config)))
+    (run.workdir / plan.SETTINGS).write_text(json.dumps(identity.learnt_by(run.config)))
     (run.workdir / "result.json").write_text(json.dumps(own))
     for name, row in others.items():
-        plan.transfer_file(run, name).write_text(json.dumps(row | {"data": plan.data_of(run.transfers[name])}))
+        plan.transfer_file(run, name).write_text(json.dumps(row | {"data": identity.tested_on(run.transfers[name])}))
 
 
 def test_a_test_on_other_data_than_now_planned_is_not_done(tmp_path):

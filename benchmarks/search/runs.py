@@ -4,7 +4,6 @@ One that was made with other settings is made anew.
 """
 
 import dataclasses
-import hashlib
 import io
 import json
 import shutil
@@ -15,9 +14,8 @@ import jax
 
 from benchmarks.search import tasks
 from craft_jax import blackbox, training
-from craft_jax.config import Config, RunConfig, recipes
+from craft_jax.config import Config, RunConfig, identity, recipes
 from craft_jax.data import FewShotSet
-from craft_jax.sweep import plan
 
 TEST_EVERY = 160  # prompts
 FINISHED = "finished.json"
@@ -39,17 +37,11 @@ def settings(recipe: str, task: str, shots: int, seed: int, queries: int, change
     return dataclasses.replace(config, run=run)
 
 
-def digest(config: Config) -> str:
-    """Of the settings that decide what a run learns, wherever its photographs lie."""
-    learnt_by = {name: value for name, value in plan.learnt_by(config).items() if name != "data.root"}
-    return hashlib.sha256(json.dumps(learnt_by, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def finished(config: Config, folder: Path) -> dict[str, Any] | None:
     """What `result` has found before with these settings; None where it has not."""
     file = folder / FINISHED
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return found if found.get("settings") == digest(config) else None
+    return found if found.get("settings") == identity.digest(config) else None
 
 
 def result(config: Config, dataset: FewShotSet, folder: Path) -> dict[str, Any]:
@@ -67,6 +59,6 @@ def result(config: Config, dataset: FewShotSet, folder: Path) -> dict[str, Any]:
         [row["prompts"], row["predictions"], row["test_refined"]] for row in rows if "test_refined" in row
     ]
     found["steps"] = len(rows)
-    found["settings"] = digest(config)
+    found["settings"] = identity.digest(config)
     (folder / FINISHED).write_text(json.dumps(found), encoding="utf-8")
     return found

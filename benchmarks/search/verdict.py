@@ -8,8 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.search import runs, study, tasks
+from benchmarks.search import study, tasks
 from benchmarks.search.study import ANYTIME, BLACK_BOX, BUDGETS, SEEDS, SHOTS, TUNED, Cell
+from craft_jax.config import identity
 
 RESULTS = Path(__file__).parent.parent / "results"
 Done = Mapping[Cell, dict[str, Any]]
@@ -45,7 +46,7 @@ def read() -> dict[Cell, dict[str, Any]]:
     return {
         cell: row
         for cell, row in known.items()
-        if cell in wanted and row["settings"] == runs.digest(study.settings(cell))
+        if cell in wanted and row["settings"] == identity.digest(study.settings(cell))
     }
 
 

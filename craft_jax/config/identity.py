@@ -1,14 +1,19 @@
 """What makes two runs the same: what they learn and what from, not where it lies, nor how they are carried out.
 
 Photographs and black box are told by content; the settings that only say where these lie may change between the parts
-of a run, and so may those of `run`, but for the one that changes bits.
+of a run, and so may those of `run`, but for the one that changes bits. Resuming, sweeps, reports and studies all go by
+what is said here.
 """
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from craft_jax.config.settings import RunConfig
+from craft_jax.config.mappings import flat_settings
+from craft_jax.config.settings import Config, RunConfig
 from craft_jax.errors import UserError
 
 PLACES = frozenset({"data.root", "data.images", "data.split", "black_box.model"})
@@ -18,6 +23,23 @@ _CHUNK_PAIRS = "run.chunk_pairs"  # sums in other groups round otherwise
 def is_learnt_by(name: str) -> bool:
     """Whether a setting, by its full name, has a part in what a run learns."""
     return not name.startswith("run.") or name == _CHUNK_PAIRS
+
+
+def learnt_by(config: Config) -> dict[str, Any]:
+    """The settings that decide what a run learns, by full name: all but those of how it is carried out."""
+    flat = flat_settings(dataclasses.asdict(config))
+    return {name: value for name, value in flat.items() if is_learnt_by(name)}
+
+
+def tested_on(config: Config) -> dict[str, Any]:
+    """The settings that decide which photographs a test is made on."""
+    return dataclasses.asdict(config.data)
+
+
+def digest(config: Config) -> str:
+    """Of what a run learns, wherever its photographs and its model lie."""
+    settings = {name: value for name, value in learnt_by(config).items() if name not in PLACES}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def moved(made: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:

@@ -149,7 +149,7 @@ def is_trained(run: PlannedRun) -> bool:
     made = _whole(run.workdir / SETTINGS)
     if made is None or _whole(run.workdir / "result.json") is None:
         return False
-    asked = learnt_by(run.config)
+    asked = identity.learnt_by(run.config)
     identity.check_settings(made, asked, run.workdir)
     return not identity.moved(made, asked)
 
@@ -168,7 +168,7 @@ def failure(run: PlannedRun) -> str:
 def is_tested(run: PlannedRun, name: str) -> bool:
     """Whether the run is tested on `name`, with the data settings that are now planned for it."""
     made = _whole(transfer_file(run, name))
-    return made is not None and made.get("data") == data_of(run.transfers[name])
+    return made is not None and made.get("data") == identity.tested_on(run.transfers[name])
 
 
 def _whole(file: Path) -> dict[str, Any] | None:
@@ -183,14 +183,3 @@ def _whole(file: Path) -> dict[str, Any] | None:
 def transfer_file(run: PlannedRun, name: str) -> Path:
     """Where the test on `name` is kept."""
     return run.workdir / f"on-{name}.json"
-
-
-def data_of(config: Config) -> dict[str, object]:
-    """The settings that decide which photographs are tested on, kept with the accuracy on them."""
-    return dataclasses.asdict(config.data)
-
-
-def learnt_by(config: Config) -> dict[str, object]:
-    """The settings that decide what a run learns, by full name: all but those of how it is carried out."""
-    flat = settings.flat_settings(dataclasses.asdict(config))
-    return {name: value for name, value in flat.items() if identity.is_learnt_by(name)}

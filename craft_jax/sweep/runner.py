@@ -12,7 +12,7 @@ import jax
 
 from craft_jax import blackbox, data, folders, training
 from craft_jax.blackbox import BlackBox
-from craft_jax.config import Config, DataConfig
+from craft_jax.config import Config, DataConfig, identity
 from craft_jax.data import FewShotSet, LazyImage, imagenet, sources
 from craft_jax.encoding import feature_cache
 from craft_jax.errors import Interrupted, UserError
@@ -87,12 +87,12 @@ def carry_out(run: PlannedRun, stop: Callable[[], bool] = lambda: False) -> None
         owner = run.config.black_box
         black_box = _black_box(owner.model, own.class_names, owner.template, owner.dtype)
         tuned = training.train(black_box, own, run.config, run.workdir, stop=stop).tuned
-        write_atomically(run.workdir / plan.SETTINGS, json_text(plan.learnt_by(run.config), indent=2) + "\n")
+        write_atomically(run.workdir / plan.SETTINGS, json_text(identity.learnt_by(run.config), indent=2) + "\n")
         for name, config in run.transfers.items():
             if stop():
                 raise Interrupted(f"stopped before the test on {name}")
             if not plan.is_tested(run, name):
-                row = _test_on(name, config, run, tuned, black_box) | {"data": plan.data_of(config)}
+                row = _test_on(name, config, run, tuned, black_box) | {"data": identity.tested_on(config)}
                 write_atomically(plan.transfer_file(run, name), json_text(row, indent=2) + "\n")
                 print(f"on {name}: zero-shot {row['zero_shot']:.1f} %, deployed {row['accuracy']:.1f} %", flush=True)
         # Every run compiles its own, and Linux admits a process only so many mapped pieces of memory.

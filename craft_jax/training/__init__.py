@@ -4,8 +4,8 @@ All side effects of a run live here; `train` is the way in.
 """
 
 from craft_jax.training import checkpoints, report
-from craft_jax.training.finished import load_run
-from craft_jax.training.loop import CURVE, METRICS, REPORT, RESULT, Outcome, train
+from craft_jax.training.finished import CURVE, METRICS, REPORT, RESULT, Outcome, load_run
+from craft_jax.training.loop import train
 
 __all__ = [
     "CURVE",

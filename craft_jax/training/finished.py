@@ -1,11 +1,22 @@
-"""A run that is over, from its workdir."""
+"""A run that is over: what it leaves in its workdir, and how that is read again."""
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from craft_jax.errors import UserError
 from craft_jax.training.checkpoints import open_for_prediction
-from craft_jax.training.loop import RESULT, Outcome
+from craft_jax.training.metrics_log import Row
+from craft_jax.tuned_model import TunedModel
+
+RESULT, REPORT, CURVE, METRICS = "result.json", "report.md", "curve.png", "metrics.jsonl"
+
+
+class Outcome(NamedTuple):
+    """What `train` returns: the tuned model, and what result.json holds."""
+
+    tuned: TunedModel
+    result: Row
 
 
 def load_run(workdir: str | Path) -> Outcome:

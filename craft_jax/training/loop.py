@@ -6,44 +6,28 @@ All side effects of a run live here: its workdir holds checkpoints, metrics.json
 import contextlib
 import dataclasses
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
-from craft_jax import evaluation, folders, tuned_model
-from craft_jax.blackbox import BlackBox, Ledger, check_finite, owners_errors
-from craft_jax.config import Config, flat_settings, identity
+from craft_jax import folders
+from craft_jax.blackbox import BlackBox, check_finite, owners_errors
+from craft_jax.config import Config, flat_settings
 from craft_jax.data import FewShotSet
 from craft_jax.distributed import hosts
-from craft_jax.errors import Interrupted, UserError, worded
+from craft_jax.errors import Interrupted
 from craft_jax.files import json_text, sole_writer, write_atomically
 from craft_jax.method import TuningState, collaborative
 from craft_jax.precision import in_32_bits
-from craft_jax.training import assembly, report, selection
+from craft_jax.training import assembly, report, resume, selection
 from craft_jax.training.assembly import Run
-from craft_jax.training.checkpoints import (
-    CHECKPOINTS,
-    Checkpoints,
-    Restored,
-    checksum,
-    open_for_prediction,
-    unflatten,
-)
+from craft_jax.training.checkpoints import Checkpoints, checksum
+from craft_jax.training.finished import CURVE, METRICS, REPORT, RESULT, Outcome
 from craft_jax.training.metrics_log import Row
 from craft_jax.training.recorder import Recorder, ends, rows_of
-from craft_jax.tuned_model import TunedModel
-
-RESULT, REPORT, CURVE, METRICS = "result.json", "report.md", "curve.png", "metrics.jsonl"
-
-
-class Outcome(NamedTuple):
-    """What `train` returns: the tuned model, and what result.json holds."""
-
-    tuned: TunedModel
-    result: Row
+from craft_jax.training.resume import Start
 
 
 @hosts.watched()
@@ -83,12 +67,12 @@ def train(
     with contextlib.ExitStack() as alone:
         hosts.first_alone(lambda: alone.enter_context(sole_writer(workdir)))
         if hosts.first_alone(lambda: report.is_whole(workdir / RESULT, stream)):
-            finished = _finished(workdir, black_box, dataset, config, stream)
+            finished = resume.finished(workdir, black_box, dataset, config, stream)
             if finished:
                 return finished
-        kept = hosts.first_alone(lambda: _kept(workdir, black_box, dataset, config, stream))
+        kept = hosts.first_alone(lambda: resume.kept(workdir, black_box, dataset, config, stream))
         run = assembly.assemble(black_box, dataset, config, kept.get("prompt_std", 0.0), stream)
-        start = _resume(run, kept) if kept else _begin(run)
+        start = resume.go_on(run, kept) if kept else resume.begin(run)
         with _open(workdir) as checkpoints:
             recorder = (
                 None if checkpoints is None else _recorder(run, start, dataset, workdir, checkpoints, began, stream)
@@ -97,49 +81,6 @@ def train(
                 reached = _loop(run, start, recorder, stop)
         result = hosts.first_alone(lambda: _leave(run, dataset, start, recorder, workdir, time.monotonic() - began))
     return Outcome(selection.candidate_model(result["chosen"], *ends(run, reached)), result)
-
-
-class _Start(NamedTuple):
-    """Where a run begins or resumes; `seconds` were spent before."""
-
-    state: TuningState
-    zero_shot: float
-    seconds: float
-    rows: list[Row] | None
-
-
-def _kept(workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Config, stream: TextIO) -> Row:
-    """What the newest readable checkpoint holds of this run, with its flattened state; empty where there is none."""
-    if not (workdir / CHECKPOINTS).is_dir():
-        return {}
-    with Checkpoints(workdir) as checkpoints:
-        restored = checkpoints.restore_latest()
-        if restored is None:
-            return {}
-        _check_same_run(restored, black_box, dataset, config, workdir)
-        for line in restored.warnings():
-            print(line, file=stream)
-        checkpoints.drop(restored.damaged)
-    print(f"resuming {workdir} after step {restored.step} of {config.steps}", file=stream, flush=True)
-    about = {name: restored.about[name] for name in ("prompt_std", "zero_shot", "seconds", "ledger")}
-    return about | {"state": restored.state, "metrics": restored.about.get("metrics")}
-
-
-def _resume(run: Run, kept: Row) -> _Start:
-    run.meter.ledger = Ledger(**kept["ledger"])
-    return _Start(unflatten(kept["state"], like=run.state), kept["zero_shot"], kept["seconds"], kept["metrics"])
-
-
-def _begin(run: Run) -> _Start:
-    """Host 0 asks for the unlearnt prompt's accuracy; it alone knows what has been asked until then."""
-
-    def ask() -> Row:
-        zero_shot = evaluation.zero_shot(run.problem.black_box, run.test, run.test_labels, run.meter)
-        return {"zero_shot": zero_shot, "ledger": dataclasses.asdict(run.meter.ledger)}
-
-    asked = hosts.first_alone(ask)
-    run.meter.ledger = Ledger(**asked["ledger"])
-    return _Start(run.state, asked["zero_shot"], seconds=0.0, rows=[])
 
 
 def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None]:
@@ -151,7 +92,7 @@ def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None
 
 def _recorder(
     run: Run,
-    start: _Start,
+    start: Start,
     dataset: FewShotSet,
     workdir: Path,
     checkpoints: Checkpoints,
@@ -174,7 +115,7 @@ def _recorder(
     )
 
 
-def _loop(run: Run, start: _Start, recorder: Recorder | None, stop: Callable[[], bool]) -> TuningState:
+def _loop(run: Run, start: Start, recorder: Recorder | None, stop: Callable[[], bool]) -> TuningState:
     """Steps until the budget is spent; every host takes the same, and host 0 keeps the record.
 
     Returns:
@@ -216,45 +157,7 @@ def _due(every: int, done: int, config: Config) -> bool:
     return done == config.steps or (every > 0 and done % every == 0)
 
 
-def _finished(
-    workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Config, stream: TextIO
-) -> Outcome | None:
-    """The run that is finished; None where its last checkpoint is damaged, so that it has to go on from one before."""
-
-    def find() -> Row | None:
-        restored = open_for_prediction(workdir)
-        _check_same_run(restored, black_box, dataset, config, workdir)
-        if restored.step < config.steps:
-            return None
-        line = f"{workdir} holds this run, finished; choose another --workdir to run it again"
-        print(worded(line), file=stream, flush=True)
-        result = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
-        return {"prompt": restored.tuned.prompt, "head": restored.tuned.head, "result": result}
-
-    found = hosts.first_alone(find)
-    if found is None:
-        return None
-    tuned = TunedModel(found["prompt"], found["head"], black_box.identity, black_box.class_names)
-    return Outcome(tuned, found["result"])
-
-
-def _check_same_run(
-    restored: Restored, black_box: BlackBox, dataset: FewShotSet, config: Config, workdir: Path
-) -> None:
-    tuned_model.check_fit(restored.tuned, black_box)
-    made, asked = flat_settings(restored.about["settings"]), flat_settings(dataclasses.asdict(config))
-    identity.check_settings(made, asked, workdir)
-    # A finished run that lies where it lay need not read its photographs; older versions kept no digest of content.
-    unread = "content" not in restored.about or restored.step == config.steps and not identity.moved(made, asked)
-    same = restored.about["photographs"] == dataset.digest() if unread else False
-    if not same and restored.about.get("content") != dataset.content():
-        raise UserError(
-            f"--workdir={workdir} holds a run on other photographs (some were added, removed, changed or labelled "
-            "anew); choose another --workdir"
-        )
-
-
-def _result(run: Run, dataset: FewShotSet, last: Row, start: _Start, seconds: float) -> Row:
+def _result(run: Run, dataset: FewShotSet, last: Row, start: Start, seconds: float) -> Row:
     ledger, config = run.meter.ledger, run.config
     return {
         "zero_shot": start.zero_shot,
@@ -282,7 +185,7 @@ def _result(run: Run, dataset: FewShotSet, last: Row, start: _Start, seconds: fl
 
 
 def _leave(
-    run: Run, dataset: FewShotSet, start: _Start, recorder: Recorder | None, workdir: Path, seconds: float
+    run: Run, dataset: FewShotSet, start: Start, recorder: Recorder | None, workdir: Path, seconds: float
 ) -> Row:
     """Writes report, curve and result; the result last, for it says that the run is finished."""
     assert recorder is not None

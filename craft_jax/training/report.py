@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from craft_jax.config import identity
 from craft_jax.errors import NotInstalled, needed
 from craft_jax.files import replacing
 
@@ -70,10 +71,18 @@ def markdown(result: Row, settings: Row, curve: str) -> str:
         "",
         "## Settings",
         "",
-        *(f"- `{name}` = `{value!r}`" for name, value in settings.items()),
+        *_listed({name: value for name, value in settings.items() if identity.is_learnt_by(name)}),
+        "",
+        "How it was carried out, which changes nothing that is learnt:",
+        "",
+        *_listed({name: value for name, value in settings.items() if not identity.is_learnt_by(name)}),
         "",
     ]
     return "\n".join(lines)
+
+
+def _listed(settings: Row) -> list[str]:
+    return [f"- `{name}` = `{value!r}`" for name, value in settings.items()]
 
 
 def _how_it_was_chosen(result: Row) -> list[str]:

@@ -1,0 +1,104 @@
+"""Where a run starts: anew, after the last whole checkpoint of the same run, or nowhere, since it is finished.
+
+What makes two runs the same: their black box (`tuned_model.check_fit`), their settings (`config.identity`), and the
+content of their photographs.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from craft_jax import evaluation, tuned_model
+from craft_jax.blackbox import BlackBox, Ledger
+from craft_jax.config import Config, flat_settings, identity
+from craft_jax.data import FewShotSet
+from craft_jax.distributed import hosts
+from craft_jax.errors import UserError, worded
+from craft_jax.method import TuningState
+from craft_jax.training.assembly import Run
+from craft_jax.training.checkpoints import CHECKPOINTS, Checkpoints, Restored, open_for_prediction, unflatten
+from craft_jax.training.finished import RESULT, Outcome
+from craft_jax.training.metrics_log import Row
+from craft_jax.tuned_model import TunedModel
+
+
+class Start(NamedTuple):
+    """Where a run begins or resumes; `seconds` were spent before."""
+
+    state: TuningState
+    zero_shot: float
+    seconds: float
+    rows: list[Row] | None
+
+
+def kept(workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Config, stream: TextIO) -> Row:
+    """What the newest readable checkpoint holds of this run, with its flattened state; empty where there is none."""
+    if not (workdir / CHECKPOINTS).is_dir():
+        return {}
+    with Checkpoints(workdir) as checkpoints:
+        restored = checkpoints.restore_latest()
+        if restored is None:
+            return {}
+        _check_same_run(restored, black_box, dataset, config, workdir)
+        for line in restored.warnings():
+            print(line, file=stream)
+        checkpoints.drop(restored.damaged)
+    print(f"resuming {workdir} after step {restored.step} of {config.steps}", file=stream, flush=True)
+    about = {name: restored.about[name] for name in ("prompt_std", "zero_shot", "seconds", "ledger")}
+    return about | {"state": restored.state, "metrics": restored.about.get("metrics")}
+
+
+def go_on(run: Run, kept: Row) -> Start:
+    """The state that `kept` has found, and what had been asked until then."""
+    run.meter.ledger = Ledger(**kept["ledger"])
+    return Start(unflatten(kept["state"], like=run.state), kept["zero_shot"], kept["seconds"], kept["metrics"])
+
+
+def begin(run: Run) -> Start:
+    """Host 0 asks for the unlearnt prompt's accuracy; it alone knows what has been asked until then."""
+
+    def ask() -> Row:
+        zero_shot = evaluation.zero_shot(run.problem.black_box, run.test, run.test_labels, run.meter)
+        return {"zero_shot": zero_shot, "ledger": dataclasses.asdict(run.meter.ledger)}
+
+    asked = hosts.first_alone(ask)
+    run.meter.ledger = Ledger(**asked["ledger"])
+    return Start(run.state, asked["zero_shot"], seconds=0.0, rows=[])
+
+
+def finished(workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Config, stream: TextIO) -> Outcome | None:
+    """The run that is finished; None where its last checkpoint is damaged, so that it has to go on from one before."""
+
+    def find() -> Row | None:
+        restored = open_for_prediction(workdir)
+        _check_same_run(restored, black_box, dataset, config, workdir)
+        if restored.step < config.steps:
+            return None
+        line = f"{workdir} holds this run, finished; choose another --workdir to run it again"
+        print(worded(line), file=stream, flush=True)
+        result = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
+        return {"prompt": restored.tuned.prompt, "head": restored.tuned.head, "result": result}
+
+    found = hosts.first_alone(find)
+    if found is None:
+        return None
+    tuned = TunedModel(found["prompt"], found["head"], black_box.identity, black_box.class_names)
+    return Outcome(tuned, found["result"])
+
+
+def _check_same_run(
+    restored: Restored, black_box: BlackBox, dataset: FewShotSet, config: Config, workdir: Path
+) -> None:
+    """Raises UserError where a checkpoint is of a run on another black box, other settings or other photographs."""
+    tuned_model.check_fit(restored.tuned, black_box)
+    made, asked = flat_settings(restored.about["settings"]), flat_settings(dataclasses.asdict(config))
+    identity.check_settings(made, asked, workdir)
+    # A finished run that lies where it lay need not read its photographs; older versions kept no digest of content.
+    unread = "content" not in restored.about or restored.step == config.steps and not identity.moved(made, asked)
+    same = restored.about["photographs"] == dataset.digest() if unread else False
+    if not same and restored.about.get("content") != dataset.content():
+        raise UserError(
+            f"--workdir={workdir} holds a run on other photographs (some were added, removed, changed or labelled "
+            "anew); choose another --workdir"
+        )

@@ -53,7 +53,7 @@ def run(name: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
     """The result of one run; a finished one is read back."""
     config = dataclasses.replace(Config(seed=seed, query_budget=QUERIES), **changes)
     dataset = data.load(config.data, seed)
-    black_box: Any = blackbox.load(config.black_box.model, dataset.class_names, config.black_box.template)
+    black_box: Any = blackbox.from_settings(config.black_box, dataset.class_names)
     if name == AS_PROBABILITIES:
         black_box = Probabilities(black_box)
     workdir = RUNS / f"{name.replace(' ', '-')}-seed-{seed}"

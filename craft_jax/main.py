@@ -113,8 +113,7 @@ def _load(config: settings.Config) -> tuple["FewShotSet", "BlackBox"]:
     from craft_jax import blackbox, data
 
     dataset = data.load(config.data, config.seed)
-    owner = config.black_box
-    return dataset, blackbox.load(owner.model, dataset.class_names, owner.template, owner.dtype)
+    return dataset, blackbox.from_settings(config.black_box, dataset.class_names)
 
 
 def label_of(file: str) -> str:

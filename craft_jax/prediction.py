@@ -141,7 +141,7 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     if blackbox.is_remote(owner):
         raise UserError(f"the checkpoint is for {owner['model']}, a remote black box; call craft_jax.predict with it")
     with elsewhere(given.model):
-        black_box = blackbox.load(given.model or owner["model"], tuned.class_names, owner["template"], owner["dtype"])
+        black_box = blackbox.from_identity(owner, tuned.class_names, given.model or "")
     show = _show_json if given.json else functools.partial(_show_row, *_widths(paths, tuned.class_names))
     _show_all(_answers(tuned, black_box, paths, given.top), show)
 

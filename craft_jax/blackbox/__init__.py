@@ -14,7 +14,7 @@ from craft_jax.blackbox.interface import (
     draw_views,
     join_handles,
 )
-from craft_jax.blackbox.loading import load
+from craft_jax.blackbox.loading import from_identity, from_settings, load
 from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter
 from craft_jax.blackbox.owned import Owned, TextFeature
 from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors
@@ -34,6 +34,8 @@ __all__ = [
     "check_finite",
     "connect",
     "draw_views",
+    "from_identity",
+    "from_settings",
     "interface",
     "is_remote",
     "join_handles",

@@ -1,11 +1,12 @@
 """From a model's name to a black box: picks the loader that its files are for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from craft_jax.blackbox import clip
 from craft_jax.blackbox.clip import ClipBlackBox, ClipParts
 from craft_jax.blackbox.loaders import flax_clip, open_clip
-from craft_jax.config import BUNDLED
+from craft_jax.config import BUNDLED, BlackBoxConfig
 from craft_jax.precision import in_32_bits
 
 
@@ -26,6 +27,25 @@ def load(
       UserError: where the model cannot be loaded, or a caption does not fit.
     """
     return clip.assemble(_read(model, dtype), model, class_names, template, dtype)
+
+
+def from_settings(settings: BlackBoxConfig, class_names: Sequence[str]) -> ClipBlackBox:
+    """The black box that the settings name, set up for these classes; raises as `load` does."""
+    return load(settings.model, class_names, settings.template, settings.dtype)
+
+
+def from_identity(identity: Mapping[str, Any], class_names: Sequence[str], model: str = "") -> ClipBlackBox:
+    """A local black box again, from its identity.
+
+    Args:
+      identity: of the one that a model was tuned for.
+      class_names: of the tuned model.
+      model: where it lies now, if not where the identity says; whether it is the same is for `check_fit` to say.
+
+    Raises:
+      UserError: as `load` does.
+    """
+    return load(model or identity["model"], class_names, identity["template"], identity["dtype"])
 
 
 def _read(model: str, dtype: str) -> ClipParts:

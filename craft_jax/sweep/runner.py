@@ -12,7 +12,7 @@ import jax
 
 from craft_jax import blackbox, data, folders, training
 from craft_jax.blackbox import BlackBox
-from craft_jax.config import Config, DataConfig, identity
+from craft_jax.config import BlackBoxConfig, Config, DataConfig, identity
 from craft_jax.data import FewShotSet, LazyImage, imagenet, sources
 from craft_jax.encoding import feature_cache
 from craft_jax.errors import Interrupted, UserError
@@ -69,8 +69,8 @@ def _unreadable(images: list[LazyImage]) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _black_box(model: str, class_names: tuple[str, ...], template: str, dtype: str) -> BlackBox:
-    return blackbox.load(model, class_names, template, dtype)
+def _black_box(settings: BlackBoxConfig, class_names: tuple[str, ...]) -> BlackBox:
+    return blackbox.from_settings(settings, class_names)
 
 
 def carry_out(run: PlannedRun, stop: Callable[[], bool] = lambda: False) -> None:
@@ -84,8 +84,7 @@ def carry_out(run: PlannedRun, stop: Callable[[], bool] = lambda: False) -> None
         own = dataset_of(run.config)
         for note in own.notes:
             print(f"note: {note}", flush=True)
-        owner = run.config.black_box
-        black_box = _black_box(owner.model, own.class_names, owner.template, owner.dtype)
+        black_box = _black_box(run.config.black_box, own.class_names)
         tuned = training.train(black_box, own, run.config, run.workdir, stop=stop).tuned
         write_atomically(run.workdir / plan.SETTINGS, json_text(identity.learnt_by(run.config), indent=2) + "\n")
         for name, config in run.transfers.items():
@@ -108,8 +107,7 @@ def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, blac
         row = protocols.on_shifted_images(tuned, black_box, shifted, cache)
         return row | {"split": f"the images of {folder.name}"}
     other = dataset_of(config)
-    owner = run.config.black_box
-    set_up_for_it = _black_box(owner.model, other.class_names, owner.template, owner.dtype)
+    set_up_for_it = _black_box(run.config.black_box, other.class_names)
     return protocols.on_other_classes(tuned, set_up_for_it, other, cache)
 
 

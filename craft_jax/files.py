@@ -2,17 +2,21 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from craft_jax.errors import UserError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_LOCK = ".writing"  # in a workdir, for as long as someone writes there
+_POLL, _PATIENCE = 0.05, 0.2  # seconds; one that is just ending is no other run
 
 
 def shown(path: Path | str) -> str:
@@ -74,64 +78,49 @@ def _for_want_of_space(error: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def held(path: Path, busy: Callable[[], None]) -> Iterator[None]:
-    """Holds a lock by the file `path`, which is there for as long; waits where another has it.
-
-    The system lets go of a killed process's. A file system without locks gives everyone theirs.
-
-    Args:
-      path: the file.
-      busy: called once where another process has the lock, or this one elsewhere; may raise not to wait for it.
-    """
-    file = _locked(path, busy)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # before the lock is let go: who waits for it sees that its file is gone
-        file.close()
-
-
-def _locked(path: Path, busy: Callable[[], None]) -> TextIO:
-    told = False
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)  # whoever had it may have taken an empty folder away
-        file = path.open("w")
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not told:
-                    busy()
-                told = True
-                fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            return file
-        except BaseException:
-            file.close()
-            raise
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()
-
-
-@contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, busy: Callable[[], None] | None = None) -> Iterator[None]:
     """Makes a folder and keeps other runs out of it; where nothing was written into it, it is gone afterwards.
 
+    The system lets go of a killed process's lock. A file system without locks gives everyone theirs.
+
+    Args:
+      folder: of a run.
+      busy: called once where another run has the folder, before it is waited for; without it nobody waits.
+
     Raises:
-      UserError: where another run has it.
+      UserError: where another run has it, and `busy` is not given.
     """
-
-    def refuse() -> None:
-        raise UserError(f"another run is writing into {folder}; wait for its end, or choose another --workdir")
-
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, poll_interval=_POLL)
     try:
-        with held(folder / ".writing", busy=refuse):
+        _acquire(lock, folder, busy)
+        try:
             yield
+        finally:
+            (folder / _LOCK).unlink(missing_ok=True)  # before it is let go: who waits for it sees that its file is gone
+            lock.release()
     finally:
         with contextlib.suppress(OSError):  # something was written into it
             for path in made:
                 path.rmdir()
+
+
+def _acquire(lock: FileLock, folder: Path, busy: Callable[[], None] | None) -> None:
+    patience = _PATIENCE
+    while not lock.is_locked:
+        folder.mkdir(parents=True, exist_ok=True)  # whoever had it may have taken an empty folder away
+        try:
+            lock.acquire(timeout=patience)
+        except Timeout:
+            if busy is None:
+                raise UserError(
+                    f"another run is writing into {folder}; wait for its end, or choose another --workdir"
+                ) from None
+            busy()
+            patience = -1.0
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return

@@ -1,6 +1,8 @@
 """Folders that a user names, and the locks that keep two processes out of one."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -83,7 +85,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 def _append_alone(path):
     """Reads, waits and writes: what two at once would lose is seen in the sum."""
     for _ in range(20):
-        with files.held(path / ".lock", busy=lambda: None):
+        with files.sole_writer(path, busy=lambda: None):
             count = int((path / "count").read_text())
             time.sleep(0.001)
             (path / "count").write_text(str(count + 1))
@@ -99,3 +101,17 @@ def test_a_lock_leaves_no_file_and_is_never_had_by_two(tmp_path):
 
     assert (tmp_path / "count").read_text() == "80"
     assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    hold = f"import filelock as f; l = f.FileLock({str(tmp_path / '.writing')!r}); l.acquire(); print(flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other.stdout.readline()
+    with pytest.raises(UserError, match="another run is writing into"), files.sole_writer(tmp_path):
+        raise AssertionError
+    other.kill()
+    other.communicate()
+
+    with files.sole_writer(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".writing"]
+    assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from craft_jax.config import BlackBoxConfig, Config, DataConfig, identity
 from craft_jax.data import FewShotSet, LazyImage, imagenet, sources
 from craft_jax.encoding import feature_cache
 from craft_jax.errors import Interrupted, UserError
-from craft_jax.files import held, json_text, write_atomically
+from craft_jax.files import json_text, sole_writer, write_atomically
 from craft_jax.progress import EncodingProgress
 from craft_jax.sweep import plan, protocols
 from craft_jax.sweep.plan import PlannedRun
@@ -78,14 +78,14 @@ def carry_out(run: PlannedRun, stop: Callable[[], bool] = lambda: False) -> None
 
     Raises:
       Interrupted: where `stop` said so, which training asks between its calls and this before each test.
-      UserError: as `training.train` does.
+      UserError: as `training.train` does, but for a workdir that another run is writing into, which is waited for.
     """
     with alone(run.workdir):
         own = dataset_of(run.config)
         for note in own.notes:
             print(f"note: {note}", flush=True)
         black_box = _black_box(run.config.black_box, own.class_names)
-        tuned = training.train(black_box, own, run.config, run.workdir, stop=stop).tuned
+        tuned = training.train_alone(black_box, own, run.config, run.workdir, stop=stop).tuned
         write_atomically(run.workdir / plan.SETTINGS, json_text(identity.learnt_by(run.config), indent=2) + "\n")
         for name, config in run.transfers.items():
             if stop():
@@ -111,10 +111,8 @@ def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, blac
     return protocols.on_other_classes(tuned, set_up_for_it, other, cache)
 
 
-@contextlib.contextmanager
-def alone(workdir: Path) -> Iterator[None]:
-    """Waits until no other sweep works in `workdir`."""
+def alone(workdir: Path) -> contextlib.AbstractContextManager[None]:
+    """Waits until no other run is writing into `workdir`."""
     folders.check_writable(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with held(workdir / ".lock", busy=lambda: print(f"another process works in {workdir}; waiting for it", flush=True)):
-        yield
+    told = functools.partial(print, f"another process works in {workdir}; waiting for it", flush=True)
+    return sole_writer(workdir, busy=told)

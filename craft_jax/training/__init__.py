@@ -5,7 +5,7 @@ All side effects of a run live here; `train` is the way in.
 
 from craft_jax.training import checkpoints, report
 from craft_jax.training.finished import CURVE, METRICS, REPORT, RESULT, Outcome, load_run
-from craft_jax.training.loop import train
+from craft_jax.training.loop import train, train_alone
 
 __all__ = [
     "CURVE",
@@ -17,4 +17,5 @@ __all__ = [
     "load_run",
     "report",
     "train",
+    "train_alone",
 ]

@@ -57,29 +57,42 @@ def train(
       UserError: where the workdir cannot be written, another run is writing into it, or it holds a run with other
         settings or photographs; where devices are too few, or a photograph cannot be read. Nothing is written then.
     """
-    workdir, stream, began = folders.named(workdir, "--workdir"), stream or sys.stdout, time.monotonic()
+    workdir = folders.named(workdir, "--workdir")
+    hosts.first_alone(lambda: folders.check_writable(workdir))
+    with contextlib.ExitStack() as alone:
+        hosts.first_alone(lambda: alone.enter_context(sole_writer(workdir)))
+        return train_alone(black_box, dataset, config, workdir, stream, stop)
+
+
+@hosts.watched()
+@in_32_bits
+def train_alone(
+    black_box: BlackBox,
+    dataset: FewShotSet,
+    config: Config,
+    workdir: Path,
+    stream: TextIO | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """`train` for whoever keeps others out of the workdir already, by `files.sole_writer`."""
+    stream, began = stream or sys.stdout, time.monotonic()
     config = dataclasses.replace(config, query_budget=config.budget)
     hosts.check_alike("settings", str(config))
     seen = dataset.digest()
     hosts.check_alike("photographs", seen)
     hosts.check_alike("black boxes", str(black_box.identity), "give every host the same model")
-    hosts.first_alone(lambda: folders.check_writable(workdir))
-    with contextlib.ExitStack() as alone:
-        hosts.first_alone(lambda: alone.enter_context(sole_writer(workdir)))
-        if hosts.first_alone(lambda: report.is_whole(workdir / RESULT, stream)):
-            finished = resume.finished(workdir, black_box, dataset, config, stream)
-            if finished:
-                return finished
-        kept = hosts.first_alone(lambda: resume.kept(workdir, black_box, dataset, config, stream))
-        run = assembly.assemble(black_box, dataset, config, kept.get("prompt_std", 0.0), stream)
-        start = resume.go_on(run, kept) if kept else resume.begin(run)
-        with _open(workdir) as checkpoints:
-            recorder = (
-                None if checkpoints is None else _recorder(run, start, dataset, workdir, checkpoints, began, stream)
-            )
-            with recorder or contextlib.nullcontext(), owners_errors(black_box):
-                reached = _loop(run, start, recorder, stop)
-        result = hosts.first_alone(lambda: _leave(run, dataset, start, recorder, workdir, time.monotonic() - began))
+    if hosts.first_alone(lambda: report.is_whole(workdir / RESULT, stream)):
+        finished = resume.finished(workdir, black_box, dataset, config, stream)
+        if finished:
+            return finished
+    kept = hosts.first_alone(lambda: resume.kept(workdir, black_box, dataset, config, stream))
+    run = assembly.assemble(black_box, dataset, config, kept.get("prompt_std", 0.0), stream)
+    start = resume.go_on(run, kept) if kept else resume.begin(run)
+    with _open(workdir) as checkpoints:
+        recorder = None if checkpoints is None else _recorder(run, start, dataset, workdir, checkpoints, began, stream)
+        with recorder or contextlib.nullcontext(), owners_errors(black_box):
+            reached = _loop(run, start, recorder, stop)
+    result = hosts.first_alone(lambda: _leave(run, dataset, start, recorder, workdir, time.monotonic() - began))
     return Outcome(selection.candidate_model(result["chosen"], *ends(run, reached)), result)
 
 

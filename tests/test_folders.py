@@ -104,7 +104,8 @@ def test_a_lock_leaves_no_file_and_is_never_had_by_two(tmp_path):
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
-    hold = f"import filelock as f; l = f.FileLock({str(tmp_path / '.writing')!r}); l.acquire(); print(flush=True); input()"
+    path = str(tmp_path / ".writing")
+    hold = f"import filelock; lock = filelock.FileLock({path!r}); lock.acquire(); print(flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     other.stdout.readline()
     with pytest.raises(UserError, match="another run is writing into"), files.sole_writer(tmp_path):

@@ -1,6 +1,6 @@
 """How many requests a second the server answers, with 1, 4 and 16 of them in flight, beside the model asked directly.
 
-    python -m benchmarks.serve [--model=bundled] [--requests=192] [--words=500] [--address=http://...]
+    python -m benchmarks.serve [--model=bundled] [--requests=400] [--words=500] [--address=http://...]
 
 A minute on two cores, which clients and server share. Starts a server in a process of its own, or asks the one at
 --address (its token in CRAFT_JAX_SERVE_TOKEN). Every request brings an image that the server has not seen. Writes
@@ -145,7 +145,7 @@ def main(argv: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", default="bundled", help="as black_box.model takes it")
-    parser.add_argument("--requests", type=int, default=192, help="of each measurement")
+    parser.add_argument("--requests", type=int, default=400, help="of each measurement")
     parser.add_argument("--words", type=int, default=500, help="labels beside 24 class names")
     parser.add_argument("--address", help="of a server that runs already")
     given: Any = parser.parse_args(argv)

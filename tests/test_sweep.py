@@ -206,7 +206,7 @@ def test_sigterm_is_told_to_the_run_in_hand(root, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         raise Interrupted("stopped after step 1") if stop() else AssertionError("it was not told")
 
-    monkeypatch.setattr(runner.training, "train", train)
+    monkeypatch.setattr(runner.training, "train_alone", train)
     with pytest.raises(Interrupted, match="stopped after step 1"):
         _sweep(*_arguments(root, tmp_path, configs=("pets",)))
 

@@ -10,7 +10,6 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -22,6 +21,7 @@ import craft_jax
 import jax
 from craft_jax import data
 from craft_jax.config import Config, DataConfig, RefinementConfig, RunConfig, SearchConfig
+from tests.miniatures import BUNDLED
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,7 +31,6 @@ def _programs_of_one_file():
     jax.clear_caches()
 
 
-BUNDLED = Path(data.__file__).parent.parent / "assets" / "caltech24"
 FOLDERS = {"pizza": "pizza", "grand_piano": "grand_piano", "sunflower": "sunflower"}
 
 

@@ -7,17 +7,33 @@ The names have two, two and three tokens, so that the tests compile a program on
 makes all of them below FOLDER, to try a command on before the real data are there.
 """
 
+import atexit
 import csv
 import json
 import shutil
 import sys
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from craft_jax.data import sources
 
-BUNDLED = Path(sources.__file__).parent.parent / "assets" / "caltech24"
+ASSETS = Path(sources.__file__).parent.parent / "assets"
+
+
+def _unpacked() -> Path:
+    """The bundled set with its images in a folder, there for as long as the process."""
+    folder = Path(tempfile.mkdtemp(prefix="craft_jax_caltech24_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with zipfile.ZipFile(ASSETS / "caltech24" / "images.zip") as archive:
+        archive.extractall(folder / "images")
+    shutil.copy(ASSETS / "caltech24" / "split_caltech24_64px.json", folder)
+    return folder
+
+
+BUNDLED = _unpacked()
 SHOWN = ("pizza", "sunflower", "grand_piano")  # the bundled classes whose photographs are shown
 COUNTS = {"train": 6, "val": 2, "test": 4}
 

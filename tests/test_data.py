@@ -3,6 +3,7 @@
 import json
 import random
 import struct
+import zipfile
 import zlib
 
 import numpy as np
@@ -15,6 +16,8 @@ from craft_jax.data import FewShotSet, Labelled, draw_shots, pixels
 from craft_jax.data.images import ImageFile, ImageRecord
 from craft_jax.data.readers import coop
 from craft_jax.errors import UserError
+
+SPLIT_FILE = "split_zhou_Caltech101.json"
 
 
 def _pool(**counts):
@@ -63,7 +66,7 @@ def test_a_class_with_too_few_photographs_is_drawn_with_replacement_where_asked(
 
 def test_the_bundled_set_tests_on_no_training_or_validation_photograph():
     bundled = data.load(DataConfig(), seed=1)
-    parts = [{item.image.path for item in part} for part in (bundled.train, bundled.val, bundled.test)]
+    parts = [{item.image.name for item in part} for part in (bundled.train, bundled.val, bundled.test)]
 
     assert [len(part) for part in parts] == [24 * 16, 24 * 4, 638]
     assert not parts[0] & parts[2]
@@ -117,6 +120,59 @@ def test_a_bad_split_is_refused_in_one_line_that_names_it(split, change, message
 def test_a_missing_split_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere.json: no such split file"):
         coop.load(tmp_path, tmp_path / "nowhere.json")
+
+
+@pytest.fixture
+def archived(coop_root, tmp_path):
+    """A set in CoOp's layout, its split file, and its images in an archive, deflated."""
+    images, split_file = (coop_root / "caltech-101" / name for name in ("101_ObjectCategories", SPLIT_FILE))
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+        for path in sorted(images.rglob("*.jpg")):
+            made.write(path, path.relative_to(images).as_posix())
+    return images, split_file, archive
+
+
+def test_an_archive_holds_the_set_that_its_folder_does(archived):
+    images, split_file, archive = archived
+    in_folder, in_archive = coop.load(images, split_file), coop.load(archive, split_file)
+    one, other = in_folder.test[0].image, in_archive.test[0].image
+    data.check_readable([item.image for item in in_archive.test])
+
+    assert in_archive.content() == in_folder.content()
+    assert other.name == f"{archive}/{one.path.relative_to(images)}"
+    np.testing.assert_array_equal(np.asarray(other.open()), np.asarray(one.open()))
+
+
+def test_an_archive_that_is_written_anew_is_read_anew(archived):
+    _, split_file, archive = archived
+    image = coop.load(archive, split_file).train[0].image
+    before = image.fingerprint()
+    archive.unlink()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr(image.member, b"another")
+
+    assert image.fingerprint() != before
+    with pytest.raises(UserError, match=r"images.zip/pizza/image_\d+.jpg: not a readable image"):
+        data.check_readable([image])
+    with pytest.raises(UserError, match=rf"{SPLIT_FILE} names pizza/image_\d+.jpg, which is not in \S+images.zip"):
+        coop.load(archive, split_file)
+
+
+def test_an_archive_that_is_damaged_or_missing_is_named(archived):
+    _, split_file, archive = archived
+    image, content = coop.load(archive, split_file).train[0].image, archive.read_bytes()
+    with zipfile.ZipFile(archive) as whole:
+        files = whole.start_dir  # the list of files follows them
+    archive.write_bytes(bytes(files) + content[files:])
+    with pytest.raises(UserError, match=r"images.zip/pizza/image_\d+.jpg: not readable \("):
+        image.open()
+    archive.write_bytes(content[:5000])
+    with pytest.raises(UserError, match=r"images.zip: not a readable zip archive \(.*check data.images"):
+        coop.load(archive, split_file)
+    archive.unlink()
+    with pytest.raises(UserError, match=r"images.zip: not a readable zip archive \(.*No such file"):
+        coop.load(archive, split_file)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", None])

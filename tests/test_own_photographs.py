@@ -249,7 +249,7 @@ def _run(tmp_path, *arguments):
     ],
 )
 def test_bad_data_is_one_line_with_its_remedy_and_leaves_nothing(photos, tmp_path, arguments, message, monkeypatch):
-    monkeypatch.chdir(miniatures.BUNDLED.parents[2])
+    monkeypatch.chdir(miniatures.ASSETS.parents[1])
     (photos / "bad.csv").write_text("path,class\n")
     for path in folder.images_below(photos / "lion"):
         path.path.write_bytes(path.path.read_bytes()[:300])

@@ -316,7 +316,7 @@ def test_an_image_of_two_variants_is_one_line(tmp_path):
 # Names
 
 
-_TOKENIZER = Tokenizer.from_file(str(miniatures.BUNDLED.parent / "tiny_clip" / "tokenizer.json"))
+_TOKENIZER = Tokenizer.from_file(str(miniatures.ASSETS / "tiny_clip" / "tokenizer.json"))
 
 
 @pytest.mark.parametrize(

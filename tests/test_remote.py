@@ -107,7 +107,7 @@ def test_a_prompt_a_class_learns_from_probabilities(page, tmp_path):
     with _served(dataset.class_names) as address:
         local = craft_jax.load_black_box("bundled", dataset.class_names)
         black_box, (tuned, result) = page["tune"](address, local.initial_prompt, local.image_size, tmp_path)
-        probabilities = craft_jax.predict(tuned, black_box, [item.image.path for item in dataset.test[:3]])
+        probabilities = craft_jax.predict(tuned, black_box, [item.image for item in dataset.test[:3]])
 
     assert result["prompt_only"] > result["zero_shot"] + 3
     assert result["refined"] > result["zero_shot"] + 6

@@ -14,7 +14,7 @@ _DATA = Path(__file__).parent / "data"
 
 
 def _own(name: str) -> DataConfig:
-    return DataConfig(name=name, root=str(_DATA / name), images="images", split=f"split_{name}_64px.json")
+    return DataConfig(name=name, root=str(_DATA / name), images="images.zip", split=f"split_{name}_64px.json")
 
 
 TASKS = {"caltech24": DataConfig(), "caltech12": _own("caltech12"), "trashnet6": _own("trashnet6")}

@@ -36,7 +36,7 @@ class DataConfig:
         Datasets).
       name: what tables call the set; one of the field's sets goes by its name in `config.published`.
       root: folder that holds the data; `bundled` is the set inside the package; for `tfds` its data_dir.
-      images: folder of the images, below root.
+      images: folder of the images, below root; with `coop` a zip archive of it will do.
       split: below root, the split file (coop), the folder of lists (fgvc), the class names (imagenet) or the list
         (csv); for `tfds` a split file in CoOp's form to follow instead of TFDS's own split.
       tfds: what TFDS calls the set (tfds).

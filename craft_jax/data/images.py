@@ -1,4 +1,4 @@
-"""Where one image's pixels come from: a file, a record of a prepared data set, or an array.
+"""Where one image's pixels come from: a file, alone or in an archive, a record of a prepared data set, or an array.
 
 Photographs are opened lazily, one by one, so that a set of any size costs nothing until its shots are encoded. Whatever
 lists them, files open upright as their EXIF says; records and arrays come without EXIF, and open as they are.
@@ -10,6 +10,8 @@ import functools
 import hashlib
 import io
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,6 +91,49 @@ class ImageBytes:
     def fingerprint(self) -> str:
         """Of the content."""
         return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageMember:
+    """An image file in a zip archive, read in place; opens as the file does."""
+
+    archive: Path
+    member: str
+
+    @property
+    def name(self) -> str:
+        """The archive's path and the file's in it."""
+        return f"{shown(self.archive)}/{self.member}"
+
+    def open(self) -> Image.Image:
+        """The image in RGB. Raises UserError where it is missing, damaged, or no image of 8 or 16 bits."""
+        return _read(io.BytesIO(self._content()), self.name)
+
+    def fingerprint(self) -> str:
+        """Of the file's bytes."""
+        return hashlib.sha256(self._content()).hexdigest()
+
+    def _content(self) -> bytes:
+        try:
+            return archive_of(self.archive).read(self.member)
+        except KeyError as error:
+            raise UserError(f"{self.name}: no such image in the archive") from error
+        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # encrypted: a RuntimeError
+            raise UserError(f"{self.name}: not readable ({error}); make the archive anew") from error
+
+
+def archive_of(path: Path) -> zipfile.ZipFile:
+    """A zip archive, its list of files read once in a process; raises UserError where it cannot be read."""
+    try:
+        about = path.stat()
+        return _archive(path, about.st_ino, about.st_size, about.st_mtime_ns)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{shown(path)}: not a readable zip archive ({error}); check data.images") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _archive(path: Path, *written: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from craft_jax.data.images import ImageArray, ImageFile, LazyImage
+from craft_jax.data.images import ImageArray, ImageFile, ImageMember, LazyImage
 from craft_jax.errors import UserError
 
 _NAMED = 10
@@ -47,10 +47,10 @@ def check_readable(images: Iterable[LazyImage], show: Callable[[int], None] = la
 
 def _mark(image: LazyImage) -> Hashable:
     """Another one where a file was written anew."""
-    if not isinstance(image, ImageFile):
+    if not isinstance(image, (ImageFile, ImageMember)):
         return image.name
     try:
-        about = image.path.stat()
+        about = (image.path if isinstance(image, ImageFile) else image.archive).stat()
     except OSError:
         return image.name, None
     return image.name, about.st_ino, about.st_size, about.st_mtime_ns

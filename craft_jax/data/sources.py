@@ -11,7 +11,7 @@ from craft_jax.data.readers import coop, csv_file, fgvc, folder, imagenet, tfds
 from craft_jax.errors import UserError
 
 _BUNDLED_SET = Path(__file__).parent.parent / "assets" / "caltech24"
-_BUNDLED_IMAGES, _BUNDLED_SPLIT = "images", "split_caltech24_64px.json"
+_BUNDLED_IMAGES, _BUNDLED_SPLIT = "images.zip", "split_caltech24_64px.json"
 
 
 def load(config: DataConfig, seed: int) -> FewShotSet:
@@ -47,7 +47,7 @@ def read(config: DataConfig) -> FewShotSet:
 
 
 def paths(config: DataConfig) -> tuple[Path, Path]:
-    """The folder of images and the split that the settings name; raises UserError where the root is not there."""
+    """Where the images and the split are that the settings name; raises UserError where the root is not there."""
     if config.root == BUNDLED:
         return _BUNDLED_SET / (config.images or _BUNDLED_IMAGES), _BUNDLED_SET / (config.split or _BUNDLED_SPLIT)
     root = folders.expanded(config.root, "data.root")

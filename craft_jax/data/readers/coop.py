@@ -1,16 +1,17 @@
-"""Sets in CoOp's layout: a folder of images and a `split_zhou_<Set>.json` that lists train, val and test.
+"""Sets in CoOp's layout: a folder of images, or a zip archive of it, and a `split_zhou_<Set>.json`.
 
-The split file is an object whose lists hold `[image path, label, class name]`.
+The split file is an object whose lists train, val and test hold `[image path, label, class name]`.
 """
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from craft_jax.data.class_names import distinct_names
 from craft_jax.data.fewshot import FewShotSet, Labelled
-from craft_jax.data.images import ImageFile
+from craft_jax.data.images import ImageFile, ImageMember, LazyImage, archive_of
 from craft_jax.errors import UserError
 from craft_jax.files import shown
 
@@ -22,7 +23,7 @@ def load(images: Path, split_file: Path) -> FewShotSet:
     """Reads a split and checks it, without opening any image.
 
     Args:
-      images: folder that the split's paths are relative to.
+      images: folder that the split's paths are relative to, or a zip archive, which is read in place.
       split_file: the JSON file.
 
     Raises:
@@ -30,14 +31,27 @@ def load(images: Path, split_file: Path) -> FewShotSet:
         classes one name, or lists an image in two parts.
     """
     parts, names = read_split(split_file)
-    for path in (path for rows in parts.values() for path, _, _ in rows):
-        if not os.path.isfile(images / path):
-            raise UserError(f"{split_file} names {images / path}, which does not exist; check data.images")
+    found = _in_archive if images.suffix.lower() == ".zip" else _in_folder
+    opens = found(images, [path for rows in parts.values() for path, _, _ in rows], split_file)
     train, val, test = (
-        tuple(Labelled(ImageFile(images / path), label) for path, label, _ in parts[part])
-        for part in ("train", "val", "test")
+        tuple(Labelled(opens(path), label) for path, label, _ in parts[part]) for part in ("train", "val", "test")
     )
     return FewShotSet(class_names=names, train=train, val=val, test=test, split=shown(split_file.stem))
+
+
+def _in_folder(images: Path, paths: list[str], split_file: Path) -> Callable[[str], LazyImage]:
+    for path in paths:
+        if not os.path.isfile(images / path):
+            raise UserError(f"{split_file} names {images / path}, which does not exist; check data.images")
+    return lambda path: ImageFile(images / path)
+
+
+def _in_archive(images: Path, paths: list[str], split_file: Path) -> Callable[[str], LazyImage]:
+    there = set(archive_of(images).namelist())
+    for path in paths:
+        if os.path.normpath(path) not in there:
+            raise UserError(f"{split_file} names {path}, which is not in {images}; check data.images")
+    return lambda path: ImageMember(images, os.path.normpath(path))
 
 
 def read_split(split_file: Path) -> tuple[Parts, tuple[str, ...]]:

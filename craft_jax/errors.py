@@ -1,14 +1,18 @@
-"""The exceptions that entry points turn into a single line and an exit status.
+"""The exceptions that entry points turn into a single line and an exit status, and quiet from who would say more.
 
 From Python they are a plain `ValueError` and a plain `Exception`.
 """
 
 import contextlib
+import logging
 import re
+import threading
 from collections.abc import Iterator
 
 _ARGUMENTS = re.compile(r"--(?=(?:workdir)\b)")
 _commands = 0  # under way in this process
+_silencing = threading.Lock()
+_silenced: dict[str, tuple[int, int]] = {}  # by logger: how many blocks keep it quiet, and its level before
 
 RESUMABLE = 75
 """Exit status of a run that stopped early and that the same command resumes: EX_TEMPFAIL of sysexits.h."""
@@ -66,3 +70,22 @@ def on_command_line() -> Iterator[None]:
 def worded(message: str) -> str:
     """A message that names flags, for whoever called: from Python these are arguments."""
     return message if _commands else _ARGUMENTS.sub("", message)
+
+
+@contextlib.contextmanager
+def silenced(name: str, level: int = logging.CRITICAL) -> Iterator[None]:
+    """Keeps another library's logger below `level` off the screen, within the block; the last of several undoes it."""
+    logger = logging.getLogger(name)
+    with _silencing:
+        blocks, before = _silenced.get(name, (0, logger.level))
+        _silenced[name] = blocks + 1, before
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        with _silencing:
+            blocks, before = _silenced.pop(name)
+            if blocks > 1:
+                _silenced[name] = blocks - 1, before
+            else:
+                logger.setLevel(before)

@@ -94,7 +94,7 @@ def _settings() -> list[str]:
 
 def _meet(given: flags.FlagValues) -> None:
     """Joins the other hosts, where the command line or the environment says that there are any."""
-    from craft_jax.distributed import initialize
+    from craft_jax.distributed import hosts, initialize
 
     if given.host_timeout < 1:
         raise UserError(f"--host_timeout={given.host_timeout} must be at least 1")
@@ -107,6 +107,9 @@ def _meet(given: flags.FlagValues) -> None:
     )
     if planned:
         initialize.meet(planned, given.host_timeout)
+        if hosts.several():
+            sys.excepthook = hosts.end_on_unexpected
+        initialize.check_machines()
 
 
 def _load(config: settings.Config) -> tuple["FewShotSet", "BlackBox"]:

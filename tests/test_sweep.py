@@ -177,10 +177,10 @@ def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, copied, tmp_pa
 def test_a_run_that_is_out_of_memory_does_not_stop_the_others(root, copied, monkeypatch, capsys):
     carry_out = runner.carry_out
 
-    def without_memory(run, stop):
+    def without_memory(run, shared, stop):
         if run.label == "pets":
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBuffers: ...")
-        carry_out(run, stop)
+        carry_out(run, shared, stop)
 
     monkeypatch.setattr(runner, "carry_out", without_memory)
     for label in ("pets", "dtd"):
@@ -213,7 +213,7 @@ def test_sigterm_is_told_to_the_run_in_hand(root, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("_own_sigterm")
 def test_sigterm_at_a_runs_end_begins_no_other(root, tmp_path, monkeypatch):
-    def carry_out(run, stop):
+    def carry_out(run, shared, stop):
         stop()
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,12 +1,14 @@
 """From a model's name to a black box: picks the loader that its files are for."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from craft_jax.blackbox import clip
 from craft_jax.blackbox.clip import ClipBlackBox, ClipParts
-from craft_jax.blackbox.loaders import flax_clip, open_clip
+from craft_jax.blackbox.loaders import flax_clip, hub_files, open_clip
 from craft_jax.config import BUNDLED, BlackBoxConfig
+from craft_jax.errors import silenced
 from craft_jax.precision import in_32_bits
 
 
@@ -49,5 +51,9 @@ def from_identity(identity: Mapping[str, Any], class_names: Sequence[str], model
 
 
 def _read(model: str, dtype: str) -> ClipParts:
-    files = None if model == BUNDLED else open_clip.find(model)
-    return open_clip.read(files, dtype) if files else flax_clip.read(model, dtype)
+    with hub_files.hub_or_cache("" if model == BUNDLED else model):
+        import transformers  # noqa: F401  # takes over a second, and sets its logger's level
+
+        with silenced("transformers", logging.ERROR):
+            files = None if model == BUNDLED else open_clip.find(model)
+            return open_clip.read(files, dtype) if files else flax_clip.read(model, dtype)

@@ -5,7 +5,6 @@ The rest of the package sees the same wall as of a local one. It is asked from o
 
 import contextlib
 import hashlib
-import logging
 import os
 import sys
 import threading
@@ -20,7 +19,7 @@ from jax.experimental import io_callback
 from jaxtyping import Array, Float, Int, UInt8
 
 from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Described, Handle, opaque
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, silenced
 
 _LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
 _KIND = "remote"
@@ -259,17 +258,13 @@ def owners_errors(black_box: Any) -> Iterator[None]:
         yield
         return
     desk.failure = None
-    log = logging.getLogger("jax._src.callback")  # it would show the owner's error, traceback and all, before we do
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    except jax.errors.JaxRuntimeError:
-        if desk.failure is None:
-            raise
-        raise desk.failure from None
-    finally:
-        log.setLevel(level)
+    with silenced("jax._src.callback"):  # it would show the owner's error, traceback and all, before we do
+        try:
+            yield
+        except jax.errors.JaxRuntimeError:
+            if desk.failure is None:
+                raise
+            raise desk.failure from None
 
 
 @opaque

@@ -1,7 +1,6 @@
 """How the hosts of a run find each other: from flags, SLURM's variables or a TPU slice's, by jax.distributed."""
 
 import importlib.util
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,7 +137,11 @@ def meet(meeting: Meeting, timeout: int) -> None:
         ) from error
     finally:
         alarm.cancel()
-    if jax.process_count() > 1:
-        sys.excepthook = hosts.end_on_unexpected
-        platform = f"{jax.__version__} {PIL.__version__} {jax.devices()[0].device_kind}"
-        hosts.check_alike("versions of JAX or Pillow or kinds of devices", platform, "set them up alike")
+
+
+def check_machines() -> None:
+    """Raises UserError on every host where the machines of the hosts that have met are not of one kind."""
+    if not hosts.several():
+        return
+    platform = f"{jax.__version__} {PIL.__version__} {jax.devices()[0].device_kind}"
+    hosts.check_alike("versions of JAX or Pillow or kinds of devices", platform, "set them up alike")

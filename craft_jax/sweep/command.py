@@ -8,6 +8,7 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -18,6 +19,9 @@ from craft_jax.errors import Interrupted, UserError, on_command_line
 from craft_jax.files import write_atomically
 from craft_jax.sweep import plan
 from craft_jax.sweep.plan import PlannedRun
+
+if TYPE_CHECKING:
+    from craft_jax.sweep.runner import Shared
 
 _USAGE = """\
 usage: {command} --config=A[:VARIANT],B [--shots=1,2,4,8,16] [--seeds=1,2,3]
@@ -90,16 +94,16 @@ def main(argv: list[str]) -> None:
     share = _share(given.array, runs)
     missing = [run for run in share if not plan.is_done(run)]
     print(f"{len(share)} runs, {len(share) - len(missing)} of them done", flush=True)
-    _check_data(missing)
+    shared = _check_data(missing)
     # A share of an array job looks at its own photographs alone, as each run does before it asks anything.
-    failures = _fail_unreadable(missing) if share == runs else {}
+    failures = _fail_unreadable(missing, shared) if share == runs else {}
     left = [run for run in missing if run.workdir not in failures]
     if given.parallel > 1 and len(left) > 1:
         passed_on = [f"--{name}={given[name].value}" for name in _PASSED_ON]
         command = [sys.executable, "-m", "craft_jax.sweep", *passed_on, *overrides]
         stopped = _side_by_side(command, runs, left, given.parallel)
     else:
-        stopped = _one_by_one(left)
+        stopped = _one_by_one(left, shared)
     _write_table(runs, given.protocol, workdir, whole=share == runs)
     if failures or stopped:
         all_failures = [*failures.values(), *stopped]
@@ -127,22 +131,24 @@ def _title(run: PlannedRun) -> str:
     return f"{run.label}, {run.config.data.shots} shots, seed {run.config.seed}"
 
 
-def _check_data(runs: Sequence[PlannedRun]) -> None:
+def _check_data(runs: Sequence[PlannedRun]) -> "Shared":
     """Draws the shots of every run before the first begins, so that a set that is not there stops nothing midway."""
     from craft_jax.distributed import devices
     from craft_jax.sweep import runner
 
     devices.check_found()
+    shared = runner.Shared()
     for run in runs:
         for config in (run.config, *run.transfers.values()):
-            runner.dataset_of(config)
+            shared.dataset(config)
+    return shared
 
 
-def _fail_unreadable(runs: Sequence[PlannedRun]) -> dict[Path, str]:
+def _fail_unreadable(runs: Sequence[PlannedRun], shared: "Shared") -> dict[Path, str]:
     """Says, once a set, which photographs cannot be read. Returns what stops which run, by workdir."""
     from craft_jax.sweep import runner
 
-    stopped = [(run, reason) for run, reason in zip(runs, runner.unreadable(runs), strict=True) if reason]
+    stopped = [(run, reason) for run, reason in zip(runs, runner.unreadable(runs, shared), strict=True) if reason]
     for reason in dict.fromkeys(reason for _, reason in stopped):
         print(f"failed: {reason}", flush=True)
     for run, reason in stopped:
@@ -155,7 +161,7 @@ def _keep_reason(run: PlannedRun, reason: str) -> None:
         write_atomically(run.workdir / plan.FAILED, reason + "\n")
 
 
-def _one_by_one(missing: Sequence[PlannedRun]) -> list[str]:
+def _one_by_one(missing: Sequence[PlannedRun], shared: "Shared") -> list[str]:
     """Runs what is missing; a run that a mistake or the device stops is passed over. Returns what stopped which."""
     from jax.errors import JaxRuntimeError
 
@@ -168,7 +174,7 @@ def _one_by_one(missing: Sequence[PlannedRun]) -> list[str]:
         stop.listen()
         (run.workdir / plan.FAILED).unlink(missing_ok=True)
         try:
-            runner.carry_out(run, stop)
+            runner.carry_out(run, shared, stop)
         except Interrupted:
             if stop.by_hand:
                 raise KeyboardInterrupt from None

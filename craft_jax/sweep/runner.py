@@ -23,18 +23,24 @@ from craft_jax.sweep.plan import PlannedRun
 from craft_jax.tuned_model import TunedModel
 
 
-@functools.cache
-def _whole(config: DataConfig) -> FewShotSet:
-    return data.read(config)
+class Shared:
+    """What the runs of a sweep have in common, while it lasts: whole sets, and the two black boxes used last."""
 
+    def __init__(self) -> None:
+        self._whole = functools.cache(data.read)
+        self._black_box = functools.lru_cache(maxsize=2)(blackbox.from_settings)
 
-def dataset_of(config: Config) -> FewShotSet:
-    """The set that the settings name, its shots drawn; a set is read once in a process.
+    def dataset(self, config: Config) -> FewShotSet:
+        """The set that the settings name, its shots drawn.
 
-    Raises:
-      UserError: where it cannot be read or does not hold the shots.
-    """
-    return data.draw(_whole(_set(config)), config.data, config.seed)
+        Raises:
+          UserError: where it cannot be read or does not hold the shots.
+        """
+        return data.draw(self._whole(_set(config)), config.data, config.seed)
+
+    def black_box(self, settings: BlackBoxConfig, class_names: tuple[str, ...]) -> BlackBox:
+        """The black box that the settings name, set up for these classes."""
+        return self._black_box(settings, class_names)
 
 
 def _set(config: Config) -> DataConfig:
@@ -42,15 +48,15 @@ def _set(config: Config) -> DataConfig:
     return dataclasses.replace(config.data, shots=1, classes="all", with_replacement=False, views=0)
 
 
-def unreadable(runs: Sequence[PlannedRun]) -> list[str]:
+def unreadable(runs: Sequence[PlannedRun], shared: Shared) -> list[str]:
     """For each run, which photographs of its sets cannot be read, of all that any of the runs uses; empty for none."""
     used: dict[DataConfig, list[LazyImage]] = {}
     for run in runs:
-        own = dataset_of(run.config)
+        own = shared.dataset(run.config)
         shown = [*own.train, *(own.val if run.config.held_out == "validation" else ()), *own.test]
         used.setdefault(_set(run.config), []).extend(item.image for item in shown)
         for other in run.transfers.values():
-            used.setdefault(_set(other), []).extend(item.image for item in dataset_of(other).test)
+            used.setdefault(_set(other), []).extend(item.image for item in shared.dataset(other).test)
     wrong = {each: _unreadable(images) for each, images in used.items()}
     return [
         next(filter(None, (wrong[_set(config)] for config in (run.config, *run.transfers.values()))), "")
@@ -68,12 +74,7 @@ def _unreadable(images: list[LazyImage]) -> str:
     return ""
 
 
-@functools.lru_cache(maxsize=2)
-def _black_box(settings: BlackBoxConfig, class_names: tuple[str, ...]) -> BlackBox:
-    return blackbox.from_settings(settings, class_names)
-
-
-def carry_out(run: PlannedRun, stop: Callable[[], bool] = lambda: False) -> None:
+def carry_out(run: PlannedRun, shared: Shared, stop: Callable[[], bool] = lambda: False) -> None:
     """Trains, or resumes, a run and tests it on what the protocol asks for; what is done already stays as it is.
 
     Raises:
@@ -81,24 +82,26 @@ def carry_out(run: PlannedRun, stop: Callable[[], bool] = lambda: False) -> None
       UserError: as `training.train` does, but for a workdir that another run is writing into, which is waited for.
     """
     with alone(run.workdir):
-        own = dataset_of(run.config)
+        own = shared.dataset(run.config)
         for note in own.notes:
             print(f"note: {note}", flush=True)
-        black_box = _black_box(run.config.black_box, own.class_names)
+        black_box = shared.black_box(run.config.black_box, own.class_names)
         tuned = training.train_alone(black_box, own, run.config, run.workdir, stop=stop).tuned
         write_atomically(run.workdir / plan.SETTINGS, json_text(identity.learnt_by(run.config), indent=2) + "\n")
         for name, config in run.transfers.items():
             if stop():
                 raise Interrupted(f"stopped before the test on {name}")
             if not plan.is_tested(run, name):
-                row = _test_on(name, config, run, tuned, black_box) | {"data": identity.tested_on(config)}
+                row = _test_on(name, config, run, shared, tuned, black_box) | {"data": identity.tested_on(config)}
                 write_atomically(plan.transfer_file(run, name), json_text(row, indent=2) + "\n")
                 print(f"on {name}: zero-shot {row['zero_shot']:.1f} %, deployed {row['accuracy']:.1f} %", flush=True)
         # Every run compiles its own, and Linux admits a process only so many mapped pieces of memory.
         jax.clear_caches()
 
 
-def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, black_box: BlackBox) -> dict[str, Any]:
+def _test_on(
+    name: str, config: Config, run: PlannedRun, shared: Shared, tuned: TunedModel, black_box: BlackBox
+) -> dict[str, Any]:
     cache = feature_cache.default_folder() if run.config.run.reuse_features else None
     if run.protocol == "shift":  # images of the same classes
         images, names_file = sources.paths(config.data)
@@ -106,8 +109,8 @@ def _test_on(name: str, config: Config, run: PlannedRun, tuned: TunedModel, blac
         shifted = imagenet.load_shift(folder, images, names_file)
         row = protocols.on_shifted_images(tuned, black_box, shifted, cache)
         return row | {"split": f"the images of {folder.name}"}
-    other = dataset_of(config)
-    set_up_for_it = _black_box(run.config.black_box, other.class_names)
+    other = shared.dataset(config)
+    set_up_for_it = shared.black_box(run.config.black_box, other.class_names)
     return protocols.on_other_classes(tuned, set_up_for_it, other, cache)
 
 

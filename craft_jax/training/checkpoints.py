@@ -5,9 +5,9 @@ they belong to, all under one digest: what a disk or a copy changed is passed ov
 latest and the one with the lowest training loss are kept.
 """
 
+import contextlib
 import hashlib
 import json
-import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, silenced
 from craft_jax.files import naming_full_disk
 from craft_jax.tuned_model import TunedModel
 
@@ -102,7 +102,8 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax narrates every save, and we every failure
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(silenced("absl"))  # orbax narrates every save, and we every failure
         _silence_stragglers()
         self.folder = (workdir / CHECKPOINTS).absolute()
         if not read_only:
@@ -131,7 +132,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with naming_full_disk(self.folder):
+        with self._quiet, naming_full_disk(self.folder):
             self._manager.close()
 
     def save(self, step: int, state: Any, tuned: TunedModel, about: dict[str, Any], refined_loss: float) -> None:

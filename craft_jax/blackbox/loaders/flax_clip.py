@@ -67,7 +67,6 @@ def _load_pretrained(model: str, dtype: str) -> tuple[Any, Any, preprocessing.Pr
     import transformers
 
     folder = str(BUNDLED_MODEL) if model == BUNDLED else os.path.expanduser(model)
-    transformers.logging.set_verbosity_error()
     hub_files.check(folder)
     try:
         clip = _without_random_weights(transformers.FlaxCLIPModel).from_pretrained(folder, dtype=jnp.dtype(dtype))

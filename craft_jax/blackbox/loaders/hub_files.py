@@ -1,12 +1,12 @@
 """What lies at a model's name, before anything of it is loaded: a CLIP's files, or one line that says what is there."""
 
-import functools
+import contextlib
 import json
-import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, silenced
 
 _SECONDS = 5  # for the hub to answer at all
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "flax_model.msgpack", "flax_model.msgpack.index.json")
@@ -22,7 +22,6 @@ def check(model: str) -> None:
         _check_type(_read(Path(model) / "config.json"), model)
         _check_weights(Path(model))
         return
-    go_offline_without_a_hub()
     import transformers
 
     try:
@@ -61,14 +60,26 @@ def _check_weights(folder: Path) -> None:
     raise UserError(f"{folder}: no weights; it must hold one of {', '.join(_WEIGHTS)}")
 
 
-@functools.cache
-def go_offline_without_a_hub() -> None:
-    """Takes what is in the cache alone where the hub does not answer, which its client would go on asking."""
+@contextlib.contextmanager
+def hub_or_cache(model: str) -> Iterator[None]:
+    """Within the block, what is in the cache alone counts where the hub does not answer: its client would go on asking.
+
+    Args:
+      model: a hub's name; for a file or folder, and for none, no hub is asked.
+    """
+    if Path(model).expanduser().exists():
+        yield
+        return
     import requests
     from huggingface_hub import constants
 
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-    try:
-        requests.head(constants.ENDPOINT, timeout=_SECONDS)
-    except requests.RequestException:
-        constants.HF_HUB_OFFLINE = True
+    before = constants.HF_HUB_OFFLINE
+    with silenced("huggingface_hub"):
+        try:
+            requests.head(constants.ENDPOINT, timeout=_SECONDS)
+        except requests.RequestException:
+            constants.HF_HUB_OFFLINE = True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from craft_jax.blackbox.clip import ClipParts, TextSettings
-from craft_jax.blackbox.loaders import hub_files, openai_weights
+from craft_jax.blackbox.loaders import openai_weights
 from craft_jax.blackbox.towers import resnet_architecture
 from craft_jax.blackbox.towers.resnet import ModifiedResNet
 from craft_jax.blackbox.towers.resnet_architecture import Architecture
@@ -62,7 +62,6 @@ def find(model: str) -> Files | None:
     if path.is_dir():
         complete = Files(path / CONFIG, path / WEIGHTS, path)
         return _present(complete) if _names_resnet(complete.config, or_has=complete.weights) else None
-    hub_files.go_offline_without_a_hub()
     hub_name = HUB_NAMES.get(model, model)
     if model in HUB_NAMES or model in HUB_NAMES.values() or _hub_says_resnet(hub_name):
         folder = _download(model, hub_name)
@@ -216,7 +215,6 @@ def _tokenizer(folder: Path, architecture: Architecture) -> Any:
     # transformers takes over a second to import: only whoever loads a model waits for it.
     import transformers
 
-    transformers.logging.set_verbosity_error()
     try:
         tokenizer = transformers.CLIPTokenizerFast.from_pretrained(str(folder))
     except Exception as error:  # JSON and the tokenizers library raise their own kinds

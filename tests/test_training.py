@@ -20,7 +20,7 @@ from benchmarks.devices import collective_bytes
 from craft_jax import blackbox, files, training
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.method import calibration, collaborative
-from craft_jax.training import assembly, checkpoints
+from craft_jax.training import assembly, checkpoints, report
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -268,6 +268,25 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path, small_blac
     assert len(lines) == 3
     assert lines[0].startswith("step 2/6, queries 37 of 69, predictions 444 (+ 24 head, 24 test), images 42, loss ")
     assert lines[2].endswith("00:00 left")
+
+
+def test_a_report_says_what_set_and_black_box_are_not_what_the_settings_say(small_black_box, small_set, small_config):
+    other = dataclasses.replace(
+        small_config,
+        data=dataclasses.replace(small_config.data, shots=16, root="elsewhere", views=1),
+        black_box=dataclasses.replace(small_config.black_box, model="elsewhere", dtype="bfloat16"),
+    )
+    used = report.settings_used(other, small_set, small_black_box)
+    own = dataclasses.replace(small_set, settings=None)
+    remote = types.SimpleNamespace(identity=small_black_box.identity | {"dtype": "remote"})
+    given = report.settings_used(other, own, remote)
+
+    assert used["data.shots"] == 4
+    assert used["data.root"] == small_config.data.root
+    assert used["data.views"] == 1
+    assert (used["black_box.model"], used["black_box.dtype"]) == ("bundled", "float32")
+    assert [name for name in given if name.startswith(("data", "black_box"))] == ["data", "black_box", "data.views"]
+    assert report._listed(given)[4] == "- `data` as it was given from Python"
 
 
 def test_shots_are_told_as_the_set_has_them_not_as_the_settings_ask(small_set):

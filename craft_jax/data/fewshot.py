@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from craft_jax.config import DataConfig
 from craft_jax.data.images import ImageArray, LazyImage
 from craft_jax.errors import UserError
 
@@ -33,6 +34,7 @@ class FewShotSet:
       test: for measuring only.
       split: which split this is, for the label of every result.
       notes: what a reader of the results should know about the draw.
+      settings: that it was read and drawn by; None for one that was put together in Python.
     """
 
     class_names: tuple[str, ...]
@@ -41,6 +43,7 @@ class FewShotSet:
     test: tuple[Labelled, ...]
     split: str
     notes: tuple[str, ...] = ()
+    settings: DataConfig | None = dataclasses.field(default=None, compare=False)
 
     @property
     def shots(self) -> int | str:

@@ -1,5 +1,6 @@
 """From settings to a few-shot set: picks the reader that the settings name, and draws the shots."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def draw(whole: FewShotSet, config: DataConfig, seed: int) -> FewShotSet:
     """
     # Drawn before the classes are halved, as CoOp does: the same seed draws the same photographs either way.
     drawn = draw_shots(whole, config.shots, seed, with_replacement=config.with_replacement)
-    return drawn if config.classes == "all" else half(drawn, config.classes)
+    named = drawn if config.classes == "all" else half(drawn, config.classes)
+    return dataclasses.replace(named, settings=config)
 
 
 def read(config: DataConfig) -> FewShotSet:

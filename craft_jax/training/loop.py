@@ -14,7 +14,7 @@ from typing import TextIO
 
 from craft_jax import folders
 from craft_jax.blackbox import BlackBox, check_finite, owners_errors
-from craft_jax.config import Config, flat_settings
+from craft_jax.config import Config
 from craft_jax.data import FewShotSet
 from craft_jax.distributed import hosts
 from craft_jax.errors import Interrupted
@@ -47,7 +47,8 @@ def train(
     Args:
       black_box: set up for `dataset.class_names`.
       dataset: with the shots drawn.
-      config: the settings; those of `data` and `black_box` that were used to load the two before, as labels.
+      config: the settings. Results and reports say of the set and the black box what these are, whatever is set of
+        `data` and `black_box`; but a run is resumed only with the same settings.
       workdir: folder of the run, no URL; a finished run in it is returned as it is.
       stream: where progress is shown, by host 0; standard output by default.
       stop: asked between compiled calls; True on any host saves a checkpoint and stops the run on all.
@@ -204,7 +205,7 @@ def _leave(
     assert recorder is not None
     result = _result(run, dataset, recorder.rows[-1], start, seconds)
     curve = report.curve(workdir / CURVE, recorder.rows, start.zero_shot)
-    page = report.markdown(result, flat_settings(dataclasses.asdict(run.config)), curve)
+    page = report.markdown(result, report.settings_used(run.config, dataset, run.problem.black_box), curve)
     write_atomically(workdir / REPORT, page)
     write_atomically(workdir / RESULT, json_text(result, indent=2) + "\n")
     return result

@@ -1,16 +1,20 @@
 """What a run leaves for people: the table on the screen, the curve as PNG, and a short report in Markdown."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from craft_jax.config import identity
+from craft_jax.blackbox import BlackBox, is_remote
+from craft_jax.config import Config, flat_settings, identity
+from craft_jax.data import FewShotSet
 from craft_jax.errors import NotInstalled, needed
 from craft_jax.files import replacing
 
 Row = dict[str, Any]
+AS_GIVEN = " as it was given from Python"
 
 
 def is_whole(result: Path, stream: TextIO) -> bool:
@@ -51,6 +55,20 @@ def ledger_lines(ledger: dict[str, int]) -> list[str]:
     ]
 
 
+def settings_used(config: Config, dataset: FewShotSet, black_box: BlackBox) -> Row:
+    """The settings of a run by full name; those of its set and of its black box as these themselves say.
+
+    Of a set that was put together in Python, and of a remote black box, settings say nothing: they are left out, for
+    `AS_GIVEN`.
+    """
+    data = AS_GIVEN if dataset.settings is None else dataclasses.asdict(dataset.settings)
+    about = black_box.identity
+    loaded = {field.name: about[field.name] for field in dataclasses.fields(config.black_box)}
+    used = {"data": data, "black_box": AS_GIVEN if is_remote(about) else loaded}
+    flat = flat_settings(dataclasses.asdict(config) | used)
+    return flat | {"data.views": config.data.views}
+
+
 def markdown(result: Row, settings: Row, curve: str) -> str:
     """The run on one page, with the picture `curve` in it where there is one; settings by full name."""
     lines = [
@@ -82,7 +100,7 @@ def markdown(result: Row, settings: Row, curve: str) -> str:
 
 
 def _listed(settings: Row) -> list[str]:
-    return [f"- `{name}` = `{value!r}`" for name, value in settings.items()]
+    return [f"- `{name}`{value if value == AS_GIVEN else f' = `{value!r}`'}" for name, value in settings.items()]
 
 
 def _how_it_was_chosen(result: Row) -> list[str]:

@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 TWO_AT_A_TIME = -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-torch bench clean
+.PHONY: demo test test-slow test-torch bench docs clean
 
 demo: $(VENV)/.installed
 	$(RUN) -m craft_jax.main --config=configs/demo.py
@@ -25,6 +25,9 @@ test-torch: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed
 	$(RUN) -m benchmarks.speed
+
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed')"

@@ -47,7 +47,7 @@ def test_every_setting_is_in_the_reference(site):
     shown = _page(site, "settings")
     names = flat_settings(dataclasses.asdict(Config()))
 
-    assert not [name for name in names if f"<h3 id=\"{name.replace('.', '')}\">" not in shown]
+    assert not [name for name in names if f'<h3 id="{name.replace(".", "")}">' not in shown]
     assert "<code>16</code> by default; at least 1" in shown
 
 

@@ -22,25 +22,13 @@ from craft_jax.config import settings
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = "settings.md"
 
-# Files outside docs/ by the page that shows them, with a title where a file has none.
-ELSEWHERE = {
-    "index.md": ("README.md", ""),
-    "contributing.md": ("CONTRIBUTING.md", ""),
-    "changelog.md": ("CHANGELOG.md", ""),
-    "results/search.md": ("benchmarks/results/search.md", "Methods at equal budgets"),
-    "results/search_tuning.md": ("benchmarks/results/search_tuning.md", "How settings were chosen"),
-    "results/search_fitness.md": ("benchmarks/results/search_fitness.md", "Which loss judges a candidate"),
-    "results/search_steps.md": ("benchmarks/results/search_steps.md", "What a step asks and takes"),
-    "results/search_diagnostics.md": ("benchmarks/results/search_diagnostics.md", "How well estimates point"),
-    "results/accuracy.md": ("benchmarks/results/accuracy.md", "What each part is worth"),
-    "results/speed.md": ("benchmarks/results/speed.md", "Speed and memory"),
-    "results/image_towers.md": ("benchmarks/results/image_towers.md", ""),
-    "results/devices.md": ("benchmarks/results/devices.md", "Steps over devices"),
+# Pages and pictures that do not lie in docs/, by their files.
+ELSEWHERE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"} | {
+    f"benchmarks/results/{path.name}": f"results/{path.name}"
+    for path in sorted((ROOT / "benchmarks" / "results").iterdir())
+    if path.suffix in (".md", ".png")
 }
-PICTURES = ("search.png", "speed.png")
-_PAGES = {source: page for page, (source, _) in ELSEWHERE.items()}
-_PAGES |= {f"benchmarks/results/{name}": f"results/{name}" for name in PICTURES}
-_PAGES["craft_jax/config/settings.py"] = SETTINGS
+_SOURCES = {page: source for source, page in ELSEWHERE.items()}
 _INLINE_CODE = re.compile(r"<code>[^<]*</code>")
 _FLAG = re.compile(r"(?<=[ >])-+\w[\w.]*")
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)(?P<target>[^)#\s]+)")
@@ -48,12 +36,8 @@ _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)(?P<target>[^)#\s]+)")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages and pictures that do not lie in docs/."""
-    for page, (source, title) in ELSEWHERE.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, page, content=f"# {title}\n\n{text}" if title else text))
-    for name in PICTURES:
-        path = ROOT / "benchmarks" / "results" / name
-        files.append(File.generated(config, f"results/{name}", abs_src_path=str(path)))
+    for source, page in ELSEWHERE.items():
+        files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
     files.append(File.generated(config, SETTINGS, content=settings_page()))
     return files
 
@@ -78,12 +62,15 @@ def turned(markdown: str, page: str) -> str:
     Raises:
       PluginError: where a link leads to a file that no page shows.
     """
-    source = ELSEWHERE[page][0] if page in ELSEWHERE else f"docs/{page}"
+    source = _SOURCES.get(page, f"docs/{page}")
 
     def target(link: re.Match[str]) -> str:
         led_to = posixpath.normpath(posixpath.join(posixpath.dirname(source), link["target"]))
-        to = _PAGES.get(led_to, led_to.removeprefix("docs/"))
-        if to == led_to:
+        if led_to == "craft_jax/config/settings.py":
+            to = SETTINGS
+        elif led_to in ELSEWHERE or led_to.startswith("docs/"):
+            to = ELSEWHERE.get(led_to, led_to.removeprefix("docs/"))
+        else:
             raise PluginError(f"{source} links to {link['target']}, which no page shows")
         return posixpath.relpath(to, posixpath.dirname(page) or ".")
 
@@ -95,14 +82,14 @@ def settings_page() -> str:
     return "\n\n".join(["# Settings", _ABOUT, *_section(settings.Config, "")]) + "\n"
 
 
-_ABOUT = (
-    "Each can be given on the command line as `--config.NAME=VALUE`, as in `--config.data.shots=8`, in a settings file, "
-    "or from Python as a field of `craft_jax.Config`. A name that is not here, or a value out of its range, is refused in "
-    "one line before anything is loaded."
-)
+_ABOUT = """
+Each can be given on the command line as `--config.NAME=VALUE`, as in `--config.data.shots=8`, in a settings file, or
+from Python as a field of `craft_jax.Config`. A name that is not here, or a value out of its range, is refused in one
+line before anything is loaded.
+""".strip()
 
 
-def _section(group: type, prefix: str) -> Iterator[str]:
+def _section(group: Any, prefix: str) -> Iterator[str]:
     """A group's settings in their order, then the groups in it."""
     summary, meanings = _docstring(group)
     yield f"## {prefix.rstrip('.') or 'The run'}"
@@ -128,7 +115,7 @@ def _default(field: dataclasses.Field) -> str:
     return f"{default}; {rule[1].removeprefix('must be ').removeprefix('must lie ')}" if rule else default
 
 
-def _docstring(group: type) -> tuple[str, dict[str, str]]:
+def _docstring(group: Any) -> tuple[str, dict[str, str]]:
     """A dataclass's first lines, and its attributes' descriptions by name."""
     text, *sections = griffe.Docstring(group.__doc__ or "", parser="google").parse()
     attributes = {

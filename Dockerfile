@@ -3,7 +3,7 @@
 #   docker build --tag=craft_jax:cpu .
 #   docker build --tag=craft_jax:gpu --build-arg=JAX='jax[cuda12]' .
 #   docker build --tag=craft_jax:tpu --build-arg=JAX='jax[tpu]' .
-#   docker run --rm --gpus=all --volume="$PWD/runs:/craft/runs" craft_jax:gpu --config=configs/demo.py
+#   docker run --rm --gpus=all --volume="$PWD/runs:/craft/runs" craft_jax:gpu tune --config=demo
 #
 # The NVIDIA driver comes from the host, CUDA from JAX's own packages.
 FROM python:3.11-slim
@@ -25,4 +25,4 @@ COPY launch launch
 # So that a run as another user (--user) can keep compiled programs.
 ENV XDG_CACHE_HOME=/tmp/cache PYTHONUNBUFFERED=1
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["tini", "--", "python", "-m", "craft_jax.main"]
+ENTRYPOINT ["tini", "--", "craft-jax"]

@@ -7,7 +7,7 @@ TWO_AT_A_TIME = -n 2 --dist loadfile
 .PHONY: demo test test-slow test-torch bench docs clean
 
 demo: $(VENV)/.installed
-	$(RUN) -m craft_jax.main --config=configs/demo.py
+	$(VENV)/bin/craft-jax tune --config=demo
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .

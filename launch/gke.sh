@@ -2,7 +2,7 @@
 # The main job on TPU hosts of a GKE cluster, as the JobSet of gke.yaml; restarted and resumed when it is preempted:
 #
 #   launch/gke.sh create --name=craft --image=REGION-docker.pkg.dev/PROJECT/REPO/craft_jax:tpu --bucket=my-bucket \
-#       --accelerator=tpu-v5-lite-podslice --topology=4x4 --hosts=4 --chips=4 -- --config=configs/demo.py
+#       --accelerator=tpu-v5-lite-podslice --topology=4x4 --hosts=4 --chips=4 -- --config=demo
 #   launch/gke.sh logs   --name=craft
 #   launch/gke.sh fetch  --name=craft --bucket=my-bucket --to=runs/craft
 #   launch/gke.sh delete --name=craft
@@ -11,7 +11,7 @@
 # `delete`; nodes of a pool of fixed size cost until the pool is deleted, `delete` or not. --spot asks for spot nodes.
 # --namespace (default), --account (default): the Kubernetes service account that may write the bucket.
 # Every host needs the photographs: put them into the bucket, which is mounted at /runs, and say where
-# (--config=configs/caltech.py --config.data.root=/runs/DATA); configs/demo.py brings its own.
+# (--config=caltech --config.data.root=/runs/DATA); demo brings its own.
 # --dry-run prints the manifest and the commands instead.
 # shellcheck disable=SC2034 # settings are read by their names
 set -euo pipefail

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The main job on simulated devices, to see that any number of devices and hosts gives the same numbers:
 #
-#   launch/local_devices.sh --devices=4 -- --config=configs/demo.py --workdir=runs/four
-#   launch/local_devices.sh --devices=2 --hosts=2 -- --config=configs/demo.py --workdir=runs/two_hosts
+#   launch/local_devices.sh --devices=4 -- --config=demo --workdir=runs/four
+#   launch/local_devices.sh --devices=2 --hosts=2 -- --config=demo --workdir=runs/two_hosts
 #
 # --devices: simulated devices of each process. --hosts: processes (1), which meet on --port (29500) of this machine.
-# What follows -- goes to craft_jax.main. --dry-run prints every command instead. PYTHON names the interpreter.
+# What follows -- goes to craft-jax tune. --dry-run prints every command instead. PYTHON names the interpreter.
 # Costs nothing but this machine's processor: simulated devices share it, so more of them are no faster.
 set -euo pipefail
 # shellcheck source=launch/lib.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command again for as long as it says that the same command resumes it:
 #
-#   launch/resume.sh python -m craft_jax.main --config=configs/demo.py --workdir=runs/demo
+#   launch/resume.sh craft-jax tune --config=demo --workdir=runs/demo
 #
 # Exit status 75: it was asked to stop (SIGTERM) and saved a checkpoint, or lost another host. Status 134: JAX itself
 # aborted it because another host fell silent. Any other status is passed on. SIGTERM to this script is passed to the

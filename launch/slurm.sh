@@ -2,11 +2,11 @@
 # The main job on SLURM nodes, one process a GPU (or a node, on CPUs); requeued and resumed when it is preempted:
 #
 #   launch/slurm.sh --nodes=2 --gpus_per_node=4 --cpus_per_task=8 --time=02:00:00 --partition=gpu -- \
-#       --config=configs/demo.py --workdir=/shared/runs/demo
+#       --config=demo --workdir=/shared/runs/demo
 #
 # Needed: --nodes, --gpus_per_node (0 for CPUs), --time. Also --cpus_per_task (to decode images; most sites give 1 where
 # it is missing), --partition, --account, --name (craft_jax), --venv (.venv): the environment. It, this folder and the
-# photographs (--config.data.root) must be where every node sees them. What follows -- goes to craft_jax.main; its
+# photographs (--config.data.root) must be where every node sees them. What follows -- goes to craft-jax tune; its
 # --workdir must outlive the job. --dry-run prints the batch script and the command instead.
 # SLURM sends SIGTERM 120 s before the time is up: the job saves, exits with 75 and is requeued. At preemption the
 # notice is the partition's GraceTime instead (none: the run resumes from its last checkpoint), given to the tasks

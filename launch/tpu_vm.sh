@@ -4,7 +4,7 @@
 #   where=(--project=my-project --zone=us-west4-a --name=craft)
 #   launch/tpu_vm.sh create "${where[@]}" --type=v5litepod-16 --runtime=v2-alpha-tpuv5-lite --spot
 #   launch/tpu_vm.sh setup  "${where[@]}"
-#   launch/tpu_vm.sh run    "${where[@]}" --bucket=gs://my-bucket/craft -- --config=configs/demo.py
+#   launch/tpu_vm.sh run    "${where[@]}" --bucket=gs://my-bucket/craft -- --config=demo
 #   launch/tpu_vm.sh logs   "${where[@]}"
 #   launch/tpu_vm.sh fetch  "${where[@]}" --bucket=gs://my-bucket/craft --to=runs/craft
 #   launch/tpu_vm.sh delete "${where[@]}"
@@ -15,7 +15,7 @@
 #          resumes by itself; after a reboot it takes `watch`, or another `run`.
 #          With --bucket, host 0 keeps a copy of the workdir there, the only thing that outlives a spot slice.
 #          With --data=gs://B/FOLDER every host copies the photographs from there, and they are data.root. Every host
-#          needs them (configs/demo.py brings its own): --data=gs://my-bucket/data -- --config=configs/caltech.py
+#          needs them (demo brings its own): --data=gs://my-bucket/data -- --config=caltech
 # watch    looks every minute, until the bucket holds result.json or the status of a host whose job ended with an error.
 #          Starts the job where it does not run, and makes a preempted slice anew (delete, create, setup, run: this
 #          costs again), at most --restarts (10) times; a setup or start that fails is tried as often. Ends too where

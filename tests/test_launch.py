@@ -528,7 +528,7 @@ def test_gke_applies_a_jobset_that_restarts_what_can_be_resumed(spot):
     assert (job["parallelism"], job["completions"]) == (4, 4)
     assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2]
     assert "command" not in pod["containers"][0], "the image's own, which brings its init"
-    assert pod["containers"][0]["args"] == ["--workdir=/runs/craft", "--config=c.py", '--x=a "b" & c']
+    assert pod["containers"][0]["args"] == ["tune", "--workdir=/runs/craft", "--config=c.py", '--x=a "b" & c']
     assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": 4}
     assert pod["volumes"][0]["csi"]["volumeAttributes"]["mountOptions"] == "implicit-dirs,rename-dir-limit=200000"
     assert ("cloud.google.com/gke-spot" in pod["nodeSelector"]) == spot
@@ -643,4 +643,4 @@ def test_the_container_has_an_init_as_process_1():
     text = (REPOSITORY / "Dockerfile").read_text()
 
     assert re.search(r"apt-get install .*\btini\b", text)
-    assert '\nENTRYPOINT ["tini", "--", "python", "-m", "craft_jax.main"]' in text
+    assert '\nENTRYPOINT ["tini", "--", "craft-jax"]' in text

@@ -44,10 +44,12 @@ def test_commands_need_the_environment_to_be_entered_once():
     assert "#" not in _BLOCKS  # not every shell takes comments that are pasted
 
 
-@pytest.mark.parametrize("command", re.findall(r"python -m craft_jax\.(?:main|sweep) .*", _BLOCKS))
+@pytest.mark.parametrize(
+    "command", re.findall(r"craft-jax (?:tune|sweep) .*|python -m craft_jax\.(?:main|sweep) .*", _BLOCKS)
+)
 def test_every_command_has_settings_that_there_are(command, monkeypatch):
     monkeypatch.chdir(Path(__file__).parent.parent)
-    arguments = shlex.split(command)[3:]
+    arguments = shlex.split(command)
     (files,) = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
 
     assert plan.read_settings(files, [argument for argument in arguments if argument.startswith("--config.")])

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from craft_jax.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
-    from craft_jax.blackbox import BlackBox
+    from craft_jax.blackbox import BlackBox, connect_api
     from craft_jax.blackbox import connect as connect_black_box
     from craft_jax.blackbox import load as load_black_box
     from craft_jax.config import (
+        ApiConfig,
         BlackBoxConfig,
         Config,
         ConsistencyConfig,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from craft_jax.tuned_model import TunedModel
 
 __all__ = [
+    "ApiConfig",
     "BlackBox",
     "BlackBoxConfig",
     "Config",
@@ -43,6 +45,7 @@ __all__ = [
     "SearchConfig",
     "TunedModel",
     "UserError",
+    "connect_api",
     "connect_black_box",
     "draw_shots",
     "evaluate",
@@ -56,6 +59,7 @@ __all__ = [
 
 # Loaded on first use, so that `--help` and errors in settings do not wait for JAX.
 _HOMES = {
+    "ApiConfig": ("config", "ApiConfig"),
     "BlackBox": ("blackbox", "BlackBox"),
     "BlackBoxConfig": ("config", "BlackBoxConfig"),
     "Config": ("config", "Config"),
@@ -67,6 +71,7 @@ _HOMES = {
     "RunConfig": ("config", "RunConfig"),
     "SearchConfig": ("config", "SearchConfig"),
     "TunedModel": ("tuned_model", "TunedModel"),
+    "connect_api": ("blackbox", "connect_api"),
     "connect_black_box": ("blackbox", "connect"),
     "draw_shots": ("data", "draw_shots"),
     "evaluate": ("evaluation", "evaluate"),

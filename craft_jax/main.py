@@ -116,7 +116,7 @@ def _load(config: settings.Config) -> tuple["FewShotSet", "BlackBox"]:
     from craft_jax import blackbox, data
 
     dataset = data.load(config.data, config.seed)
-    return dataset, blackbox.from_settings(config.black_box, dataset.class_names)
+    return dataset, blackbox.from_settings(config.black_box, dataset.class_names, config.api)
 
 
 def label_of(file: str) -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from craft_jax import folders
 from craft_jax.cli import called, elsewhere, parse
+from craft_jax.config import ApiConfig
 from craft_jax.data import ImageFile, LazyImage, as_images, folder
 from craft_jax.errors import UserError, on_command_line
 from craft_jax.files import json_text, shown
@@ -136,12 +137,10 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     from craft_jax.training import checkpoints
 
     devices.check_found()
-    tuned = checkpoints.open_for_prediction(checkpoint).tuned
-    owner = tuned.black_box
-    if blackbox.is_remote(owner):
-        raise UserError(f"the checkpoint is for {owner['model']}, a remote black box; call craft_jax.predict with it")
+    restored = checkpoints.open_for_prediction(checkpoint)
+    tuned, asking = restored.tuned, ApiConfig(**restored.about.get("settings", {}).get("api", {}))
     with elsewhere(given.model):
-        black_box = blackbox.from_identity(owner, tuned.class_names, given.model or "")
+        black_box = blackbox.from_identity(tuned.black_box, tuned.class_names, given.model or "", asking)
     show = _show_json if given.json else functools.partial(_show_row, *_widths(paths, tuned.class_names))
     _show_all(_answers(tuned, black_box, paths, given.top), show)
 

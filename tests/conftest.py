@@ -10,7 +10,13 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
+import httpx
+import numpy as np
 import pytest
 
 from craft_jax.cli import pay_compilation_once
@@ -21,6 +27,8 @@ import craft_jax
 import jax
 from craft_jax import data
 from craft_jax.config import Config, DataConfig, RefinementConfig, RunConfig, SearchConfig
+from craft_jax.training import checkpoints
+from craft_jax.tuned_model import TunedModel
 from tests.miniatures import BUNDLED
 
 
@@ -86,3 +94,43 @@ def small_set(small_data):
 def small_black_box():
     """The bundled CLIP, set up for the small set's classes."""
     return craft_jax.load_black_box("bundled", ("pizza", "grand piano", "sunflower"))
+
+
+TOKEN = "a-token-for-the-tests"
+_HEAD = ((3, 8), (8, 3))
+
+
+@pytest.fixture(scope="session")
+def tuned(small_black_box):
+    """What a run might have left: a prompt a little off, and a head that changes much."""
+    prompt = np.asarray(small_black_box.initial_prompt) + np.float32(0.01)
+    rng = np.random.default_rng(0)
+    dense = {f"Dense_{i}": {"kernel": rng.normal(size=size), "bias": np.zeros(size[1])} for i, size in enumerate(_HEAD)}
+    head = jax.tree.map(np.float32, {"params": dense})
+    return TunedModel(prompt, head, small_black_box.identity, small_black_box.class_names)
+
+
+@pytest.fixture(scope="session")
+def server(tuned, tmp_path_factory):
+    """A server on a free port, which takes small requests and wants a token; stopped as a service manager would."""
+    with checkpoints.Checkpoints(tmp_path_factory.mktemp("tuned")) as run:
+        run.save(0, {"nothing": np.zeros(1)}, tuned, {}, refined_loss=0.0)
+    command = [sys.executable, "-m", "craft_jax.serve", f"--checkpoint={run.folder}", "--port=0", "--max_megabytes=1"]
+    command += ["--max_images=40", "--max_texts=50", "--max_megapixels=1"]
+    environment = os.environ | {"CRAFT_JAX_SERVE_TOKEN": TOKEN}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
+        line = child.stdout.readline()
+        assert line.startswith("serving at http://127.0.0.1:"), child.stderr.read()
+        address = line.split()[-1]
+        yield address
+
+        def body():
+            yield b"{"
+            time.sleep(0.1)  # until the server has begun with it
+            child.send_signal(signal.SIGTERM)
+            yield b"}"
+
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        assert httpx.post(address, content=body(), headers=headers).json()["error"].startswith("inputs is missing")
+        out, err = child.communicate(timeout=20)
+    assert (child.returncode, out, err) == (0, "", "")

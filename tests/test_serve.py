@@ -5,12 +5,7 @@ import base64
 import io
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,51 +22,11 @@ from craft_jax.serve import app, bodies
 from craft_jax.serve.limits import Counts, Limits, Refused
 from craft_jax.serve.model import Memory
 from craft_jax.serve.worker import Worker
-from craft_jax.training import checkpoints
-from craft_jax.tuned_model import TunedModel
-from tests.conftest import BUNDLED
+from tests.conftest import BUNDLED, TOKEN
 
 CLASSES = ("pizza", "grand piano", "sunflower")
 # Of 9 tokens each, and four, so that both sides share compiled programs.
 TEXTS = ["a photo of a pizza.", "a photo of an old piano", "a photo of a sunflower.", "a photo of a dragon."]
-HEAD = ((3, 8), (8, 3))
-TOKEN = "a-token-for-the-tests"
-
-
-@pytest.fixture(scope="module")
-def tuned(small_black_box):
-    """What a run might have left: a prompt a little off, and a head that changes much."""
-    prompt = np.asarray(small_black_box.initial_prompt) + np.float32(0.01)
-    rng = np.random.default_rng(0)
-    dense = {f"Dense_{i}": {"kernel": rng.normal(size=size), "bias": np.zeros(size[1])} for i, size in enumerate(HEAD)}
-    head = jax.tree.map(np.float32, {"params": dense})
-    return TunedModel(prompt, head, small_black_box.identity, CLASSES)
-
-
-@pytest.fixture(scope="module")
-def server(tuned, tmp_path_factory):
-    """A server on a free port, which takes small requests and wants a token; stopped as a service manager would."""
-    with checkpoints.Checkpoints(tmp_path_factory.mktemp("tuned")) as run:
-        run.save(0, {"nothing": np.zeros(1)}, tuned, {}, refined_loss=0.0)
-    command = [sys.executable, "-m", "craft_jax.serve", f"--checkpoint={run.folder}", "--port=0", "--max_megabytes=1"]
-    command += ["--max_images=40", "--max_texts=50", "--max_megapixels=1"]
-    environment = os.environ | {"CRAFT_JAX_SERVE_TOKEN": TOKEN}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
-        line = child.stdout.readline()
-        assert line.startswith("serving at http://127.0.0.1:"), child.stderr.read()
-        address = line.split()[-1]
-        yield address
-
-        def body():
-            yield b"{"
-            time.sleep(0.1)  # until the server has begun with it
-            child.send_signal(signal.SIGTERM)
-            yield b"}"
-
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        assert httpx.post(address, content=body(), headers=headers).json()["error"].startswith("inputs is missing")
-        out, err = child.communicate(timeout=20)
-    assert (child.returncode, out, err) == (0, "", "")
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,7 @@
 
     python -m benchmarks.search.step_time
 
-About ten minutes on two cores. Writes benchmarks/results/search_steps.md. Only the ratios of the times carry
-over to other machines.
+Writes benchmarks/results/search_steps.md. Only the ratios of the times carry over to other machines.
 """
 
 from pathlib import Path

@@ -4,6 +4,7 @@
 """
 
 from craft_jax.blackbox import interface
+from craft_jax.blackbox.apis import connect_api
 from craft_jax.blackbox.interface import (
     SOFT_PROMPTS,
     TEXTS,
@@ -17,7 +18,7 @@ from craft_jax.blackbox.interface import (
 from craft_jax.blackbox.loading import from_identity, from_settings, load
 from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter
 from craft_jax.blackbox.owned import Owned, TextFeature
-from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors
+from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors, sent_to
 
 __all__ = [
     "SOFT_PROMPTS",
@@ -33,6 +34,7 @@ __all__ = [
     "Owner",
     "check_finite",
     "connect",
+    "connect_api",
     "draw_views",
     "from_identity",
     "from_settings",
@@ -41,4 +43,5 @@ __all__ = [
     "join_handles",
     "load",
     "owners_errors",
+    "sent_to",
 ]

@@ -186,7 +186,7 @@ def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template:
 
 def _tokenize(parts: ClipParts, caption: str) -> list[int]:
     """Token ids up to the position that the model pools at."""
-    ids = parts.tokenizer(caption)["input_ids"]
+    ids = parts.tokenizer(caption, verbose=False)["input_ids"]  # we say ourselves where one is too long
     if len(ids) > parts.text.context_length:
         raise UserError(
             f"the caption {caption!r} has {len(ids)} tokens and the model takes {parts.text.context_length}; "

@@ -5,11 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from craft_jax.blackbox import clip
+from craft_jax.blackbox.apis import connect_again, connect_api
 from craft_jax.blackbox.clip import ClipBlackBox, ClipParts
+from craft_jax.blackbox.interface import BlackBox
 from craft_jax.blackbox.loaders import flax_clip, hub_files, open_clip
-from craft_jax.config import BUNDLED, BlackBoxConfig
-from craft_jax.errors import silenced
+from craft_jax.blackbox.remote import is_remote
+from craft_jax.config import BUNDLED, ApiConfig, BlackBoxConfig
+from craft_jax.errors import UserError, silenced
 from craft_jax.precision import in_32_bits
+
+_USUAL = ApiConfig()
 
 
 @in_32_bits
@@ -31,22 +36,39 @@ def load(
     return clip.assemble(_read(model, dtype), model, class_names, template, dtype)
 
 
-def from_settings(settings: BlackBoxConfig, class_names: Sequence[str]) -> ClipBlackBox:
-    """The black box that the settings name, set up for these classes; raises as `load` does."""
+@in_32_bits
+def from_settings(settings: BlackBoxConfig, class_names: Sequence[str], api: ApiConfig = _USUAL) -> BlackBox:
+    """The black box that the settings name, local or over HTTP, set up for these classes.
+
+    Raises:
+      UserError: as `load` and `connect_api` do.
+    """
+    if settings.api:
+        return connect_api(settings.model, class_names, settings.template, form=settings.api, api=api)
     return load(settings.model, class_names, settings.template, settings.dtype)
 
 
-def from_identity(identity: Mapping[str, Any], class_names: Sequence[str], model: str = "") -> ClipBlackBox:
-    """A local black box again, from its identity.
+@in_32_bits
+def from_identity(
+    identity: Mapping[str, Any], class_names: Sequence[str], model: str = "", asking: ApiConfig = _USUAL
+) -> BlackBox:
+    """A black box again, from its identity.
 
     Args:
       identity: of the one that a model was tuned for.
       class_names: of the tuned model.
       model: where it lies now, if not where the identity says; whether it is the same is for `check_fit` to say.
+      asking: how it is asked, if over HTTP.
 
     Raises:
-      UserError: as `load` does.
+      UserError: where it is one that only Python can connect to, or as `load` and `connect_api` do.
     """
+    if identity.get("api"):
+        return connect_again(identity, class_names, asking, model)
+    if is_remote(identity):
+        raise UserError(
+            f"the checkpoint is for {identity['model']}, a remote black box; call craft_jax.predict with it"
+        )
     return load(model or identity["model"], class_names, identity["template"], identity["dtype"])
 
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -19,6 +19,7 @@ from jax.experimental import io_callback
 from jaxtyping import Array, Float, Int, UInt8
 
 from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Described, Handle, opaque
+from craft_jax.blackbox.meter import Ledger
 from craft_jax.errors import UserError, silenced
 
 _LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
@@ -56,7 +57,7 @@ class _Desk:
     """
 
     def __init__(self, owner: Owner, probabilities: bool, classes: int) -> None:
-        self._owner, self._probabilities, self._classes = owner, probabilities, classes
+        self.owner, self._probabilities, self._classes = owner, probabilities, classes
         self._taken: list[Any] = []
         self._one_at_a_time = threading.Lock()
         self._told = False
@@ -67,7 +68,7 @@ class _Desk:
         images = np.asarray(images)
         count = _unpadded(images)
         with self._asking():
-            taken = self._owner.encode_images(images[:count])
+            taken = self.owner.encode_images(images[:count])
             if len(taken) != count:
                 raise UserError(f"encode_images answered {len(taken)} handles for {count} images; return one for each")
             places = np.minimum(np.arange(len(images)), count - 1) + len(self._taken)
@@ -79,7 +80,7 @@ class _Desk:
         prompts = np.asarray(prompts)
         count, images = _unpadded(prompts), [self._taken[place] for place in np.asarray(places)]
         with self._asking():
-            answers = self._owner.predict(prompts[:count], images)
+            answers = self.owner.predict(prompts[:count], images)
             logits = self._logits("predict", answers, (count, len(images), self._classes), "[K, N, C]")
         return logits[np.minimum(np.arange(len(prompts)), count - 1)]
 
@@ -87,7 +88,7 @@ class _Desk:
         """Sends texts about images at N places; their answers as logits."""
         images = [self._taken[place] for place in np.asarray(places)]
         with self._asking():
-            answers = self._owner.predict_texts(texts, images)
+            answers = self.owner.predict_texts(texts, images)
             return self._logits("predict_texts", answers, (len(images), len(texts)), "[N, T]")
 
     def _logits(self, name: str, answers: Any, expected: tuple[int, ...], axes: str) -> np.ndarray:
@@ -175,6 +176,8 @@ def connect(
     name: str,
     probabilities: bool = False,
     template: str = "a photo of a {}.",
+    about: Mapping[str, Any] | None = None,
+    fingerprint: str = "",
 ) -> RemoteBlackBox:
     """Puts whoever answers queries behind the wall.
 
@@ -188,6 +191,8 @@ def connect(
       name: of the model and its version. A checkpoint is for one name, first prompt, image size and kind of answers.
       probabilities: whether it answers probabilities in the place of logits; see `logits_of`.
       template: caption of a class, for texts.
+      about: more of its identity, as JSON values that hash.
+      fingerprint: by which it is told from another; by default of the above.
 
     Raises:
       UserError: where the first prompt is no [n_ctx, d], the owner takes neither soft prompts nor texts, or XLA has one
@@ -198,8 +203,8 @@ def connect(
     start = np.asarray(np.zeros((0, 0)) if initial_prompt is None else initial_prompt, np.float32)
     if SOFT_PROMPTS in takes and (start.ndim != 2 or not start.size):
         raise UserError(f"initial_prompt has shape {start.shape}, not [n_ctx, d]")
-    about = f"{name} {image_size} {probabilities} {start.shape}".encode()
-    fingerprint = hashlib.sha256(about + start.tobytes()).hexdigest()[:16]
+    told = f"{name} {image_size} {probabilities} {start.shape}".encode()
+    fingerprint = fingerprint or hashlib.sha256(told + start.tobytes()).hexdigest()[:16]
     return RemoteBlackBox(
         _initial_prompt=jnp.asarray(start),
         _desk=_Desk(owner, probabilities, len(class_names)),
@@ -211,6 +216,7 @@ def connect(
             ("template", template if TEXTS in takes else ""),
             ("dtype", _KIND),
             ("fingerprint", fingerprint),
+            *(about or {}).items(),
         ),
     )
 
@@ -245,9 +251,15 @@ def logits_of(probabilities: Float[Any, "K N C"], numpy: Any = np) -> Float[Any,
     return logs - logs.mean(axis=-1, keepdims=True)
 
 
-def is_remote(identity: dict[str, Any]) -> bool:
+def is_remote(identity: Mapping[str, Any]) -> bool:
     """Whether an identity is a remote black box's."""
     return bool(identity["dtype"] == _KIND)
+
+
+def sent_to(black_box: Any) -> Callable[[], Ledger] | None:
+    """What tells of the requests that were sent to a remote black box; None where nothing counts them."""
+    owner: Any = black_box._desk.owner if isinstance(black_box, RemoteBlackBox) else None
+    return (lambda: owner.sent) if hasattr(owner, "sent") else None
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ A new setting goes to `settings`, a new method to `recipes`. Knows nothing of JA
 """
 
 from craft_jax.config import identity, packaged
+from craft_jax.config.api import FORMS, MOST_MARKS, SHAPES_ANSWERS, ApiConfig, check_api
 from craft_jax.config.mappings import flat_settings, from_config_dict, to_config_dict
 from craft_jax.config.published import PUBLISHED, SHIFTS, query_budget
 from craft_jax.config.settings import (
@@ -21,18 +22,23 @@ from craft_jax.config.settings import (
 from craft_jax.config.variants import config_dict
 
 __all__ = [
+    "ApiConfig",
     "BUNDLED",
     "BlackBoxConfig",
     "CALIBRATION_PROMPTS",
     "Config",
     "ConsistencyConfig",
     "DataConfig",
+    "FORMS",
+    "MOST_MARKS",
     "PUBLISHED",
     "PromptConfig",
     "RefinementConfig",
     "RunConfig",
+    "SHAPES_ANSWERS",
     "SHIFTS",
     "SearchConfig",
+    "check_api",
     "config_dict",
     "flat_settings",
     "from_config_dict",

@@ -12,17 +12,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from craft_jax.config.api import SHAPES_ANSWERS, ApiConfig
 from craft_jax.config.mappings import flat_settings
-from craft_jax.config.settings import Config, RunConfig
+from craft_jax.config.settings import BlackBoxConfig, Config, RunConfig
 from craft_jax.errors import UserError
 
 PLACES = frozenset({"data.root", "data.images", "data.split", "black_box.model"})
 _CHUNK_PAIRS = "run.chunk_pairs"  # sums in other groups round otherwise
+_OF_ANSWERS = frozenset(f"api.{name}" for name in SHAPES_ANSWERS)
+_BEFORE = {  # what runs of older versions did not write
+    _CHUNK_PAIRS: RunConfig().chunk_pairs,
+    "black_box.api": BlackBoxConfig().api,
+    **{f"api.{name}": getattr(ApiConfig(), name) for name in SHAPES_ANSWERS},
+}
 
 
 def is_learnt_by(name: str) -> bool:
     """Whether a setting, by its full name, has a part in what a run learns."""
-    return not name.startswith("run.") or name == _CHUNK_PAIRS
+    return not name.startswith(("run.", "api.")) or name == _CHUNK_PAIRS or name in _OF_ANSWERS
 
 
 def learnt_by(config: Config) -> dict[str, Any]:
@@ -55,7 +62,7 @@ def check_settings(made: Mapping[str, Any], asked: Mapping[str, Any], workdir: P
       asked: that are to go on with it.
       workdir: as messages call it.
     """
-    made = {_CHUNK_PAIRS: RunConfig().chunk_pairs, **made}  # older sweeps did not write it
+    made = {**_BEFORE, **made}
     for name in sorted(made.keys() | asked.keys()):
         if name in PLACES or not is_learnt_by(name) or made.get(name) == asked.get(name):
             continue

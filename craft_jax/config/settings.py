@@ -6,6 +6,7 @@ line can override (`mappings`).
 
 import dataclasses
 
+from craft_jax.config.api import FORMS, ApiConfig, check_api
 from craft_jax.config.validation import (
     CLIP,
     NOT_NEGATIVE,
@@ -67,12 +68,16 @@ class BlackBoxConfig:
 
     Attributes:
       model: `bundled`; a folder in the transformers layout or, for ResNets, in open_clip's; a hub name such as
-        openai/clip-vit-base-patch16; or OpenAI's RN50, RN101, RN50x4, RN50x16, RN50x64.
+        openai/clip-vit-base-patch16; or OpenAI's RN50, RN101, RN50x4, RN50x16, RN50x64. With `api` an address.
+      api: form of the requests to a model that is not on this machine: `labels` (Hugging Face's zero-shot image
+        classification), `compare` (Roboflow's CLIP), `rank` (clip-as-service), `embeddings` or `chat` (OpenAI's forms),
+        or `soft` (our own, for soft prompts); empty for a local one.
       template: caption of a class; the words before `{}` start the soft prompt and set n_ctx.
       dtype: that its towers compute in, float32 or bfloat16; losses are float32 either way.
     """
 
     model: str = setting(BUNDLED)
+    api: str = setting("", one_of("", *FORMS))
     template: str = setting("a photo of a {}.", TEMPLATE)
     dtype: str = setting("float32", one_of("float32", "bfloat16"))
 
@@ -219,6 +224,7 @@ class Config:
     held_out: str = setting("validation", one_of("validation", "shots", "none"))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     black_box: BlackBoxConfig = dataclasses.field(default_factory=BlackBoxConfig)
+    api: ApiConfig = dataclasses.field(default_factory=ApiConfig)
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     refinement: RefinementConfig = dataclasses.field(default_factory=RefinementConfig)
@@ -228,6 +234,7 @@ class Config:
     def __post_init__(self) -> None:
         """Raises UserError where a value is of the wrong type, out of range, or at odds with another."""
         check(self, prefix="")
+        check_api(self.black_box.model, self.black_box.api, self.api)
         if self.steps < 1:
             raise UserError(_too_little(self))
         _check_search(self.search, self.prompt)

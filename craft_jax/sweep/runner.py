@@ -12,7 +12,7 @@ import jax
 
 from craft_jax import blackbox, data, folders, training
 from craft_jax.blackbox import BlackBox
-from craft_jax.config import BlackBoxConfig, Config, DataConfig, identity
+from craft_jax.config import Config, DataConfig, identity
 from craft_jax.data import FewShotSet, LazyImage, imagenet, sources
 from craft_jax.encoding import feature_cache
 from craft_jax.errors import Interrupted, UserError
@@ -38,9 +38,9 @@ class Shared:
         """
         return data.draw(self._whole(_set(config)), config.data, config.seed)
 
-    def black_box(self, settings: BlackBoxConfig, class_names: tuple[str, ...]) -> BlackBox:
+    def black_box(self, config: Config, class_names: tuple[str, ...]) -> BlackBox:
         """The black box that the settings name, set up for these classes."""
-        return self._black_box(settings, class_names)
+        return self._black_box(config.black_box, class_names, config.api)
 
 
 def _set(config: Config) -> DataConfig:
@@ -85,7 +85,7 @@ def carry_out(run: PlannedRun, shared: Shared, stop: Callable[[], bool] = lambda
         own = shared.dataset(run.config)
         for note in own.notes:
             print(f"note: {note}", flush=True)
-        black_box = shared.black_box(run.config.black_box, own.class_names)
+        black_box = shared.black_box(run.config, own.class_names)
         tuned = training.train_alone(black_box, own, run.config, run.workdir, stop=stop).tuned
         write_atomically(run.workdir / plan.SETTINGS, json_text(identity.learnt_by(run.config), indent=2) + "\n")
         for name, config in run.transfers.items():
@@ -110,7 +110,7 @@ def _test_on(
         row = protocols.on_shifted_images(tuned, black_box, shifted, cache)
         return row | {"split": f"the images of {folder.name}"}
     other = shared.dataset(config)
-    set_up_for_it = shared.black_box(run.config.black_box, other.class_names)
+    set_up_for_it = shared.black_box(run.config, other.class_names)
     return protocols.on_other_classes(tuned, set_up_for_it, other, cache)
 
 

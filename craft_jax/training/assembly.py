@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array
 
 from craft_jax import evaluation
-from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, check_finite, interface, is_remote
+from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, check_finite, interface, is_remote, sent_to
 from craft_jax.config import Config
 from craft_jax.data import FewShotSet, hold_out
 from craft_jax.distributed import devices, hosts
@@ -93,7 +93,7 @@ def assemble(
     if remote:
         _check_remote(config)
     spread = devices.Spread(devices.choose(1 if remote else config.run.devices))
-    meter = Meter(config.budget)
+    meter = Meter(config.budget, sent=sent_to(black_box))
     # What stands for an image is an owner's business, and may not outlive this process.
     cache = feature_cache.default_folder() if config.run.reuse_features and not remote else None
     dataset, held_out = hold_out(dataset, config.held_out, config.seed)

@@ -52,7 +52,18 @@ def ledger_lines(ledger: dict[str, int]) -> list[str]:
         f"predictions of the present prompt, to train the head and centre the search: {ledger['centre_predictions']:,}",
         f"predictions to measure accuracy and to choose: {ledger['evaluation_predictions']:,}",
         f"images encoded: {ledger['images_encoded']:,}",
+        *_sent_lines(ledger),
     ]
+
+
+def _sent_lines(ledger: dict[str, int]) -> list[str]:
+    """What went over HTTP, where anything did; results of older versions have no such entries."""
+    if not ledger.get("requests"):
+        return []
+    money = f", {ledger['money']:,.2f} at the prices set" if ledger["money"] else ""
+    tokens = f", {ledger['tokens']:,} tokens" if ledger["tokens"] else ""
+    size = ledger["bytes_sent"] / 1e6
+    return [f"requests sent: {ledger['requests']:,} with {ledger['texts_sent']:,} texts, {size:,.1f} MB{tokens}{money}"]
 
 
 def settings_used(config: Config, dataset: FewShotSet, black_box: BlackBox) -> Row:
@@ -63,8 +74,9 @@ def settings_used(config: Config, dataset: FewShotSet, black_box: BlackBox) -> R
     """
     data = AS_GIVEN if dataset.settings is None else dataclasses.asdict(dataset.settings)
     about = black_box.identity
-    loaded = {field.name: about[field.name] for field in dataclasses.fields(config.black_box)}
-    used = {"data": data, "black_box": AS_GIVEN if is_remote(about) else loaded}
+    loaded = {name: about.get(name, value) for name, value in dataclasses.asdict(config.black_box).items()}
+    by_python = is_remote(about) and not about.get("api")
+    used = {"data": data, "black_box": AS_GIVEN if by_python else loaded}
     flat = flat_settings(dataclasses.asdict(config) | used)
     return flat | {"data.views": config.data.views}
 

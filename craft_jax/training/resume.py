@@ -51,7 +51,7 @@ def kept(workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Config
 
 def go_on(run: Run, kept: Row) -> Start:
     """The state that `kept` has found, and what had been asked until then."""
-    run.meter.ledger = Ledger(**kept["ledger"])
+    run.meter.ledger = Ledger(**kept["ledger"]) + run.meter.sent
     return Start(unflatten(kept["state"], like=run.state), kept["zero_shot"], kept["seconds"], kept["metrics"])
 
 

@@ -1,0 +1,184 @@
+"""Models that are asked over HTTP: the client's side, against the server in a process of its own."""
+
+import dataclasses
+import string
+
+import httpx
+import numpy as np
+import pytest
+
+import craft_jax
+from craft_jax.blackbox import SOFT_PROMPTS, TEXTS
+from craft_jax.config import ApiConfig, Config
+from craft_jax.errors import UserError
+from tests.conftest import TOKEN
+from tests.faulty import AGAIN, HARMLESS, WRONG, proxy
+
+CLASSES = ("pizza", "grand piano", "sunflower")
+TEXTS_ASKED = [f"a photo of a {name}." for name in (*CLASSES, *string.ascii_lowercase, "1")]
+QUICK = ApiConfig(
+    image_size=32, image_format="png", logit_scale=20.007230758666992, model="any", timeout=0.4, pause=0.005
+)
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv("CRAFT_JAX_API_KEY", TOKEN)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled(server, tmp_path_factory):
+    """Has the server compile what the tests ask, which may take longer than they wait."""
+    patient = dataclasses.replace(QUICK, timeout=60.0, store=str(tmp_path_factory.mktemp("first") / "answers.sqlite"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRAFT_JAX_API_KEY", TOKEN)
+        for form in ("labels", "soft"):
+            _ask(_connect(server, form, patient), _images())
+
+
+@pytest.fixture
+def api(tmp_path):
+    return dataclasses.replace(QUICK, store=str(tmp_path / "answers.sqlite"))
+
+
+def _connect(address, form, api, **changes):
+    return craft_jax.connect_api(address, CLASSES, form=form, api=dataclasses.replace(api, **changes))
+
+
+def _images(count=4):
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+def _ask(black_box, images, texts=TEXTS_ASKED):
+    return np.asarray(black_box.predict_texts(texts, black_box.encode_images(images)))
+
+
+def _centred(logits):
+    return np.asarray(logits) - np.mean(logits, axis=-1, keepdims=True)
+
+
+def _asked(server):
+    return httpx.get(f"{server}/counts", headers={"Authorization": f"Bearer {TOKEN}"}).json()["requests"]
+
+
+@pytest.fixture(scope="module")
+def local(small_black_box):
+    """What the local black box answers."""
+    return _centred(_ask(small_black_box, _images()))
+
+
+@pytest.mark.parametrize("texts", [0, 12])
+@pytest.mark.parametrize("form", ["labels", "compare", "rank", "embeddings", "soft"])
+def test_each_form_answers_what_the_local_black_box_answers(form, texts, server, api, local):
+    black_box = _connect(server, form, api, texts=texts)
+    before = _asked(server)
+
+    np.testing.assert_allclose(_centred(_ask(black_box, _images())), local, atol=2e-5)
+    asked = _asked(server) - before
+    chunks = {"labels": 1, "compare": 1, "rank": 1}.get(form)
+    if chunks:
+        assert asked == 4 * (1 if not texts else 3)
+    np.testing.assert_allclose(
+        _centred(_ask(black_box, _images(), TEXTS_ASKED[2:0:-1])), _centred(local[:, 2:0:-1]), atol=2e-5
+    )
+    again = _ask(_connect(server, form, api, texts=texts), _images())
+    np.testing.assert_allclose(_centred(again), local, atol=2e-5)
+    assert _asked(server) - before == asked
+    assert black_box._desk.owner.sent.requests == asked + (form == "soft")  # the question what the model is
+
+
+def test_soft_prompts_are_answered_as_locally(server, api, small_black_box):
+    remote = _connect(server, "soft", api)
+    assert remote.takes == {SOFT_PROMPTS, TEXTS}
+    assert remote.image_size == small_black_box.image_size
+    np.testing.assert_array_equal(remote.initial_prompt, small_black_box.initial_prompt)
+    start = np.asarray(small_black_box.initial_prompt)
+    prompts = start + np.random.default_rng(1).normal(size=(2, 3, *start.shape)).astype(np.float32) * 0.01
+    expected = small_black_box.predict(prompts, small_black_box.encode_images(_images()))
+    np.testing.assert_allclose(remote.predict(prompts, remote.encode_images(_images())), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("faults", [AGAIN, HARMLESS])
+def test_what_breaks_and_comes_again_changes_nothing(faults, server, api, local):
+    with proxy(server, faults, share=0.3) as between:
+        black_box = _connect(between.address, "labels", api, texts=8, attempts=20, in_flight=8, timeout=0.2)
+        np.testing.assert_allclose(_centred(_ask(black_box, _images())), local, atol=2e-5)
+    assert between.arrived == black_box._desk.owner.sent.requests
+    assert between.repeated == 0
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_wrong_answer_is_one_line_and_what_was_answered_stays(fault, server, api, local):
+    with proxy(server, [fault], share=1.0) as between:
+        black_box = _connect(between.address, "labels", api, in_flight=1)
+        with pytest.raises(UserError, match=r"request 1 to http://127.0.0.1:\d+ got a wrong answer: it ") as caught:
+            _ask(black_box, _images())
+        assert "it begins '[{" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        between.share = 0.0
+        _ask(black_box, _images(2))
+        np.testing.assert_allclose(_centred(_ask(black_box, _images())), local, atol=2e-5)
+    assert between.arrived == 5
+    assert between.repeated == 0
+
+
+def test_an_address_that_is_gone_for_good_is_one_line(server, api):
+    with proxy(server) as between:
+        black_box = _connect(between.address, "labels", api, attempts=3)
+        between.gone = True
+        with pytest.raises(UserError, match=r"does not answer: .* \(3 attempts in 0 s\); the same command goes on"):
+            _ask(black_box, _images())
+
+
+def test_no_request_passes_a_ceiling_across_processes_and_retries(server, api, local):
+    with proxy(server, AGAIN, share=0.3) as between:
+        for ceiling in (3, 5):
+            black_box = _connect(between.address, "labels", api, max_requests=ceiling, attempts=20)
+            with pytest.raises(UserError, match=f"api.max_requests={ceiling} covers no further request"):
+                _ask(black_box, _images(8))
+            assert between.arrived == ceiling
+        with pytest.raises(UserError, match=r"api.max_money=0.25 covers no further .*\(0.25 at the prices set\)"):
+            _ask(_connect(between.address, "labels", api, max_money=0.25, price_request=0.05), _images(8))
+    with pytest.raises(UserError, match="api.max_tokens=40 covers no further request"):
+        _ask(_connect(server, "embeddings", api, max_tokens=40), _images())
+
+
+def test_the_key_is_shown_nowhere(server, api, monkeypatch, tmp_path):
+    monkeypatch.setenv("CRAFT_JAX_API_KEY", "wrong-secret")
+    black_box = _connect(server, "labels", api)
+    with pytest.raises(
+        UserError, match="refused with status 401.*look at the key in the .* CRAFT_JAX_API_KEY"
+    ) as caught:
+        _ask(black_box, _images())
+    shown = [
+        str(caught.value),
+        repr(caught.value),
+        repr(black_box),
+        str(black_box.identity),
+        repr(black_box._desk.owner),
+    ]
+    shown += [
+        repr(black_box._desk.owner._client),
+        *(file.read_bytes().decode("latin-1") for file in tmp_path.iterdir()),
+    ]
+    assert not any("wrong-secret" in text for text in shown)
+    monkeypatch.delenv("CRAFT_JAX_API_KEY")
+    with pytest.raises(UserError, match="status 401.*put a key into the environment variable"):
+        _ask(_connect(server, "labels", api), _images())
+
+
+@pytest.mark.parametrize(
+    ("owner", "message"),
+    [
+        ({"api": "labels"}, "black_box.api=labels needs an address"),
+        ({"model": "https://example.com"}, "black_box.model is an address; set black_box.api to its form: labels"),
+        ({"model": "https://user:pw@example.com", "api": "labels"}, "black_box.model holds a key"),
+        ({"model": "https://example.com/?api_key=x", "api": "labels"}, "black_box.model holds a key"),
+        ({"model": "https://example.com", "api": "chat"}, "api.model"),
+        ({"model": "https://example.com", "api": "telepathy"}, "must be one of"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_one_line(owner, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Config(black_box=craft_jax.BlackBoxConfig(**owner))
+    assert "pw@" not in str(caught.value)

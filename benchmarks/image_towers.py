@@ -2,10 +2,10 @@
 
     taskset -c 0 python -m benchmarks.image_towers
 
-One core, so that neither library waits for a thread that another process holds up: on two shared cores PyTorch, which
-deals its work out in equal shares, was measured slower than on one. Weights are random, images 224 pixels square, in
-float32; the contenders take turns. Writes benchmarks/results/image_towers.md. Without PyTorch (extra `torch`) its rows
-are left out.
+About two minutes. One core, so that neither library waits for a thread that another process holds up: on two shared
+cores PyTorch, which deals its work out in equal shares, was measured slower than on one. Weights are random, images 224
+pixels square, in float32; the contenders take turns. Writes benchmarks/results/image_towers.md. Without PyTorch (extra
+`torch`) its rows are left out.
 """
 
 import functools

@@ -1,6 +1,8 @@
 """Seconds and peak memory of one step of a given size, in a process of its own, so that no other peak is counted.
 
-python -m benchmarks.one_step CLASSES IMAGES CANDIDATES VIEWS DEVICES ROUNDS
+    python -m benchmarks.one_step CLASSES IMAGES CANDIDATES VIEWS DEVICES ROUNDS
+
+Seconds for small sizes, on any machine; `benchmarks.speed` calls it. Prints JSON.
 """
 
 import json

@@ -1,6 +1,8 @@
 """Whether decoding, augmentation and the image tower overlap: a few large JPEGs in several views through ViT-B/32.
 
-python -m benchmarks.pipeline prints JSON; `measure` runs it in a process of its own, so that its memory is its own.
+    python -m benchmarks.pipeline
+
+About a minute on two cores. Prints JSON; `measure` runs it in a process of its own, so that its memory is its own.
 """
 
 import json

@@ -1,9 +1,9 @@
 """What a query, a step and a run cost, beside the published procedure, in one run on the machine at hand.
 
-    make bench
+    python -m benchmarks.speed
 
-About ten minutes on two cores; on an accelerator the same command uses it. Writes speed.md, speed.png and latest.json
-in benchmarks/results. Only ratios carry over to other machines.
+Also `make bench`. About ten minutes on two cores; on an accelerator the same command uses it. Writes speed.md,
+speed.png and latest.json in benchmarks/results. Only ratios carry over to other machines.
 """
 
 import json

@@ -8,13 +8,56 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import one_step, page, run, sizes, speed, timing
+from benchmarks import command, one_step, page, run, sizes, speed, timing
 from benchmarks.caltech_names import NAMES
 
 
 def test_caltechs_names_have_the_tokens_of_clips_own_encoding():
     assert collections.Counter(map(len, NAMES)) == {1: 61, 2: 31, 3: 8}
     assert ("bron", "to", "saurus") in NAMES
+
+
+COMMANDS = command.commands()
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_a_benchmark_answers_help_and_refuses_a_flag_it_does_not_have(module, capsys):
+    with pytest.raises(SystemExit) as asked:
+        command.answer(["python", "-m", module, "--help"])
+    assert asked.value.code == 0
+    assert capsys.readouterr().out.strip() == COMMANDS[module]
+
+    with pytest.raises(SystemExit) as mistaken:
+        command.answer(["python", "-m", module, "--nope=1"])
+    assert mistaken.value.code == 2
+    assert capsys.readouterr().err.startswith("error: unknown flag --nope; ")
+
+
+def test_a_benchmark_takes_what_its_usage_names(capsys):
+    for fitting in (["serve", "--requests=3"], ["search.study", "zip", "bbt"], ["one_step", *"123456"], ["speed"]):
+        command.answer(["python", "-m", f"benchmarks.{fitting[0]}", *fitting[1:]])
+    for wrong in (["speed", "fast"], ["one_step", "1", "2"]):
+        with pytest.raises(SystemExit):
+            command.answer(["python", "-m", f"benchmarks.{wrong[0]}", *wrong[1:]])
+
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.partition(";")[0] for line in errors] == [
+        "error: unknown argument fast", "error: CANDIDATES VIEWS DEVICES ROUNDS is missing",
+    ]  # fmt: skip
+
+
+def test_a_benchmark_answers_before_jax_is_imported():
+    called = [sys.executable, "-X", "importtime", "-m", "benchmarks.speed", "--help"]
+    done = subprocess.run(called, check=True, capture_output=True, text=True, cwd=speed.RESULTS.parent.parent)
+
+    assert "make bench" in done.stdout
+    assert not [name for name in (" jax", " numpy", " transformers") if f"|{name}\n" in done.stderr]
+
+
+def test_the_studies_list_every_benchmark():
+    listed = (speed.RESULTS.parent.parent / "docs" / "studies.md").read_text()
+
+    assert not [module for module in COMMANDS if f"`python -m {module}`" not in listed]
 
 
 def test_captions_name_every_class_once_and_keep_shared_words_shared():

@@ -2,7 +2,8 @@
 
     python -m benchmarks.search.step_time
 
-Writes benchmarks/results/search_steps.md. Only the ratios of the times carry over to other machines.
+About ten minutes on two cores. Writes benchmarks/results/search_steps.md. Only the ratios of the times carry
+over to other machines.
 """
 
 from pathlib import Path

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import command
 from benchmarks.search import runs, tasks
 from craft_jax.config import Config
 
@@ -77,6 +78,7 @@ def main(chosen: list[str]) -> None:
     """Runs what is missing of the recipes, and reports on all that is there."""
     from benchmarks.search import verdict  # which reads this module
 
+    command.check_recipes(chosen, TUNED)
     known = verdict.read()
     for cell in cells():
         if cell.recipe in (chosen or TUNED) and cell not in known:

@@ -3,7 +3,8 @@
     python -m benchmarks.search.tune [RECIPE ...]
 
 Each recipe's six settings run on two draws of caltech24, 4 shots (seed 11) and 16 shots (seed 12), with 2,000 queries,
-and are judged on training photographs that were not drawn. Writes benchmarks/results/search_tuning.md.
+and are judged on training photographs that were not drawn. Writes benchmarks/results/search_tuning.md. About an hour on
+two cores; finished runs under runs/search_tuning are kept.
 """
 
 import itertools
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
 from benchmarks.search import runs, tasks
 
 TASK, DRAWS, QUERIES = "caltech24", ((4, 11), (16, 12)), 2000
@@ -56,6 +58,7 @@ def accuracies(recipe: str, changes: dict[str, Any]) -> list[float]:
 
 def main(chosen: list[str]) -> None:
     """Runs what is missing, prints as it goes, and writes the table."""
+    command.check_recipes(chosen, GRIDS)
     lines = [INTRO, "", "| recipe | settings | mean | 4 shots | 16 shots |", "|---|---|---|---|---|"]
     for recipe in chosen or list(GRIDS):
         for changes in GRIDS[recipe]:

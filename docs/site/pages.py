@@ -1,10 +1,11 @@
-"""The site's pages that have their source elsewhere: README, results of studies, and settings from their docstrings.
+"""The site's pages that have their source elsewhere: README, results, a notebook, and settings from their docstrings.
 
 MkDocs calls the `on_` functions while it builds (mkdocs.yml). Links are written as they hold in the repository, and are
 turned here towards the page that the site makes of a file.
 """
 
 import dataclasses
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -23,7 +24,12 @@ ROOT = Path(__file__).parent.parent.parent
 SETTINGS = "settings.md"
 
 # Pages and pictures that do not lie in docs/, by their files.
-ELSEWHERE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"} | {
+ELSEWHERE = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "docs/first_steps.ipynb": "first_steps.md",
+} | {
     f"benchmarks/results/{path.name}": f"results/{path.name}"
     for path in sorted((ROOT / "benchmarks" / "results").iterdir())
     if path.suffix in (".md", ".png")
@@ -37,7 +43,11 @@ _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)(?P<target>[^)#\s]+)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages and pictures that do not lie in docs/."""
     for source, page in ELSEWHERE.items():
-        files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+        path = ROOT / source
+        if path.suffix == ".ipynb":
+            files.append(File.generated(config, page, content=notebook_page(path)))
+        else:
+            files.append(File.generated(config, page, abs_src_path=str(path)))
     files.append(File.generated(config, SETTINGS, content=settings_page()))
     return files
 
@@ -75,6 +85,15 @@ def turned(markdown: str, page: str) -> str:
         return posixpath.relpath(to, posixpath.dirname(page) or ".")
 
     return _LINK.sub(target, markdown)
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook's texts and code, without what it prints."""
+    shown = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        shown.append(f"```python\n{text}\n```" if cell["cell_type"] == "code" else text)
+    return "\n\n".join(shown) + "\n"
 
 
 def settings_page() -> str:

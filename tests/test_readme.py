@@ -1,5 +1,7 @@
-"""What the README shows runs as it stands."""
+"""What README, CONTRIBUTING and the pages of docs/ show runs as it stands."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -10,15 +12,24 @@ from pathlib import Path
 
 import pytest
 
+from craft_jax.config import recipes
 from craft_jax.sweep import plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = README + "".join(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))
+PAGES = {page.name: page.read_text() for page in [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]}
+ALL = README + "".join(PAGES.values())
+
+_CODE = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", flags=re.DOTALL)
+SNIPPETS = [
+    pytest.param(code, printed, id=f"{name}-{number}")
+    for name, page in PAGES.items()
+    for number, (code, printed) in enumerate(_CODE.findall(page))
+]
 
 
-def test_the_python_snippet_tunes_evaluates_and_predicts(tmp_path):
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def test_the_readmes_snippet_tunes_evaluates_and_predicts(tmp_path):
+    ((snippet, _),) = _CODE.findall(README)
     # In a process of its own, with the one device that a user's machine has.
     snippet += "\nimport json\nprint(json.dumps([result, probabilities.sum(axis=-1).tolist()]))"
     environment = os.environ | {"XLA_FLAGS": ""}
@@ -31,7 +42,18 @@ def test_the_python_snippet_tunes_evaluates_and_predicts(tmp_path):
     assert sums == pytest.approx([1.0] * 3, abs=1e-5)
 
 
-_BLOCKS = "".join(re.findall(r"```sh\n(.*?)```", PAGES, flags=re.DOTALL)).replace("\\\n", "")
+@pytest.mark.parametrize(("code", "printed"), SNIPPETS)
+def test_a_pages_snippet_runs_and_prints_what_the_page_says(code, printed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipes, "RECIPES", dict(recipes.RECIPES))
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
+
+    assert not printed or out.getvalue() == printed
+
+
+_BLOCKS = "".join(re.findall(r"```sh\n(.*?)```", ALL, flags=re.DOTALL)).replace("\\\n", "")
 
 
 def test_a_newcomer_reads_the_readme_in_two_minutes():
@@ -48,13 +70,13 @@ def test_commands_need_the_environment_to_be_entered_once():
     "command", re.findall(r"craft-jax (?:tune|sweep) .*|python -m craft_jax\.(?:main|sweep) .*", _BLOCKS)
 )
 def test_every_command_has_settings_that_there_are(command, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parent.parent)
+    monkeypatch.chdir(ROOT)
     arguments = shlex.split(command)
     (files,) = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
 
     assert plan.read_settings(files, [argument for argument in arguments if argument.startswith("--config.")])
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:configs|benchmarks|docs|craft_jax)/[\w./]+\w", PAGES))))
-def test_every_file_that_the_readme_names_is_there(path):
-    assert (Path(__file__).parent.parent / path).exists()
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:configs|benchmarks|docs|craft_jax)/[\w./]+\w", ALL))))
+def test_every_file_that_a_page_names_is_there(path):
+    assert (ROOT / path).exists()

@@ -3,7 +3,8 @@
     python -m benchmarks.speed
 
 Also `make bench`. About ten minutes on two cores; on an accelerator the same command uses it. Writes speed.md,
-speed.png and latest.json in benchmarks/results. Only ratios carry over to other machines.
+speed.png and latest.json in benchmarks/results. The work, the agreement and the memory carry over to other
+machines, and our share of the GEMM rate nearly so; times faster also tell how well the baseline does there.
 """
 
 import json

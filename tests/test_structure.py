@@ -1,6 +1,7 @@
 """The rooms of the house: doors that name what others may use, imports that run one way, files that stay small."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,17 @@ def test_only_the_black_boxs_room_imports_transformers():
 @pytest.mark.parametrize("name", craft_jax.__all__)
 def test_every_public_name_is_there_and_documented(name):
     assert getattr(craft_jax, name).__doc__
+
+
+def test_the_architectures_tree_has_every_room_in_its_order():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    tree = re.findall(r"^      (\w+)(?:\.py|/) ", page, flags=re.MULTILINE)
+
+    assert tree == [*ROOMS, "configs", "assets"]
+
+
+def test_what_the_architecture_names_is_there():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:\w+/)+\w+\.py|\w+\.py)`", page)
+
+    assert not [path for path in named if not any((root / path).exists() for root in (PACKAGE, PACKAGE.parent))]

@@ -187,7 +187,7 @@ def test_a_user_error_is_one_line_on_standard_error_and_status_2():
     assert run.stderr == "error: data.shots=0 must be at least 1\n"
 
 
-@pytest.mark.parametrize("command", ["craft_jax.main", "craft_jax.predict"])
+@pytest.mark.parametrize("command", ["craft_jax.main", "craft_jax.predict", "craft_jax.sweep"])
 def test_help_shows_the_usage_and_does_not_wait_for_jax(command):
     run = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", command, "--help"], cwd=REPOSITORY, capture_output=True, text=True

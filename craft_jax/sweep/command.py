@@ -21,24 +21,29 @@ from craft_jax.sweep import plan
 from craft_jax.sweep.plan import PlannedRun
 
 if TYPE_CHECKING:
+    from craft_jax.sweep.engines import Engine
     from craft_jax.sweep.runner import Shared
 
 _USAGE = """\
 usage: {command} --config=A[:VARIANT],B [--shots=1,2,4,8,16] [--seeds=1,2,3]
        [--protocol=few_shot|base_to_new|cross|shift] [--targets=C] [--workdir=runs/sweep] [--parallel=N]
-       [--array=I/N] [--config.NAME=VALUE ...]
+       [--engine=submitit|ray --engine_option=NAME=VALUE ...] [--array=I/N] [--config.NAME=VALUE ...]
 
 A, B and C are settings by name, such as demo, or files. Runs each at every number of shots with every seed, and
 writes one table. The same command again skips what is done and resumes what was killed. The query budget is the
 published one for the number of shots (2,000 at 1, 4,000 at 2 and 4, 8,000 from 8) where neither the settings nor
 --config.query_budget say another.
 
-As an array job, 15 runs in 15 tasks on SLURM; the last to end writes the table:
+On Slurm or a Ray cluster, each run a job that is started again where its machine is lost (docs/launch.md):
 
-  #SBATCH --array=1-15 --requeue
-  {command} --config=caltech --workdir=runs/caltech --array=$SLURM_ARRAY_TASK_ID/15
+  {command} --config=caltech --workdir=/shared/runs --engine=submitit --engine_option=timeout_min=120 \\
+       --engine_option=gpus_per_node=1 --engine_option=slurm_partition=gpu
+  {command} --config=caltech --workdir=/shared/runs --engine=ray --engine_option=num_gpus=1
+
+By any other launcher, 15 runs in 15 tasks: --array=$TASK/15 in each; the last to end writes the table.
 """
 
+_LOCAL = "local"
 _PASSED_ON = ("config", "shots", "seeds", "protocol", "targets", "workdir")
 
 
@@ -64,8 +69,14 @@ def _flags() -> flags.FlagValues:
     text("workdir", "runs/sweep", "Folder of the sweep.")
     text("array", "1/1", "I/N does the I-th of N shares of the runs, counted from 1, for array jobs.")
     flags.DEFINE_integer(
-        "parallel", 1, "Processes side by side, each on GPUs of its own or all on the CPU.", 1, flag_values=values
-    )
+        "parallel", 1, "Processes side by side, each on GPUs of its own or all on the CPU; jobs at once of an engine.",
+        1, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum("engine", _LOCAL, [_LOCAL, "submitit", "ray"], "What carries out the runs.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "engine_option", [], "NAME=VALUE that the engine is told of each job, such as timeout_min=120 or num_gpus=1.",
+        flag_values=values,
+    )  # fmt: skip
     return values
 
 
@@ -93,15 +104,16 @@ def main(argv: list[str]) -> None:
     )
     share = _share(given.array, runs)
     missing = [run for run in share if not plan.is_done(run)]
+    engine = _engine(given, workdir)
     print(f"{len(share)} runs, {len(share) - len(missing)} of them done", flush=True)
     shared = _check_data(missing)
     # A share of an array job looks at its own photographs alone, as each run does before it asks anything.
     failures = _fail_unreadable(missing, shared) if share == runs else {}
     left = [run for run in missing if run.workdir not in failures]
-    if given.parallel > 1 and len(left) > 1:
+    if engine or (given.parallel > 1 and len(left) > 1):
         passed_on = [f"--{name}={given[name].value}" for name in _PASSED_ON]
         command = [sys.executable, "-m", "craft_jax.sweep", *passed_on, *overrides]
-        stopped = _side_by_side(command, runs, left, given.parallel)
+        stopped = _elsewhere(command, runs, left, engine or given.parallel)
     else:
         stopped = _one_by_one(left, shared)
     _write_table(runs, given.protocol, workdir, whole=share == runs)
@@ -125,6 +137,17 @@ def _share(array: str, runs: list[PlannedRun]) -> list[PlannedRun]:
     if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
         raise UserError(f"--array={array} must be I/N, such as 3/15, with I from 1 to N")
     return runs[int(part) - 1 :: int(parts)]
+
+
+def _engine(given: flags.FlagValues, workdir: Path) -> "Engine | None":
+    """What carries out the runs elsewhere, by the command line; None where it is this machine."""
+    if given.engine == _LOCAL:
+        if given.engine_option:
+            raise UserError(f"--engine_option={given.engine_option[0]} is for --engine=submitit or --engine=ray")
+        return None
+    from craft_jax.sweep import engines
+
+    return engines.build(given.engine, given.engine_option, workdir, given.parallel)
 
 
 def _title(run: PlannedRun) -> str:
@@ -191,15 +214,21 @@ def _one_by_one(missing: Sequence[PlannedRun], shared: "Shared") -> list[str]:
     return failures
 
 
-def _side_by_side(command: list[str], runs: list[PlannedRun], missing: list[PlannedRun], parallel: int) -> list[str]:
-    """The same in processes of their own: each does a share of one run, as in an array job."""
-    from craft_jax.sweep import processes
+def _elsewhere(
+    command: list[str], runs: list[PlannedRun], missing: list[PlannedRun], where: "Engine | int"
+) -> list[str]:
+    """The same by an engine, or in so many processes: each job does a share of one run, as in an array job."""
+    from craft_jax.sweep import engines, processes
 
     shares = [
         processes.Share(_title(run), [*command, f"--array={runs.index(run) + 1}/{len(runs)}"], run.workdir / "log.txt")
         for run in missing
     ]
-    failures = processes.run_all(shares, processes.places_for(parallel), functools.partial(print, flush=True))
+    say = functools.partial(print, flush=True)
+    if isinstance(where, int):
+        failures = processes.run_all(shares, processes.places_for(where), say)
+    else:
+        failures = engines.run_all(shares, where, say)
     for failure in failures:
         if failure.status != processes.USER_ERROR:
             print(f"{failure.share.name}: ended with status {failure.status}; see {failure.share.log}", file=sys.stderr)

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,18 +50,18 @@ def run_all(shares: Sequence[Share], places: Sequence[Mapping[str, str]], say: C
     waiting, free = list(shares), list(places)
     working: dict[subprocess.Popen, tuple[Share, Mapping[str, str]]] = {}
     failures: list[Failure] = []
-    with _stopping(working):
+    with stopping(lambda: _stop(working)):
         while working or waiting:
             while waiting and free:
                 share, place = waiting.pop(0), free.pop(0)
-                working[_start(share, place)] = share, place
+                working[start(share, place)] = share, place
                 say(f"{share.name}: started{_where(place)}")
             for process in [process for process in working if process.poll() is not None]:
                 share, place = working.pop(process)
                 free.append(place)
                 say(f"{share.name}: {'finished' if process.returncode == 0 else 'failed'}")
                 if process.returncode:
-                    failures.append(Failure(share, process.returncode, _last_line(share.log)))
+                    failures.append(Failure(share, process.returncode, last_line(share.log)))
                     waiting = waiting if process.returncode == USER_ERROR else []
             time.sleep(0.05)
     return failures
@@ -96,24 +96,28 @@ def _gpus() -> list[str]:
     )
 
 
-def _start(share: Share, place: Mapping[str, str]) -> subprocess.Popen:
+def start(share: Share, place: Mapping[str, str], folder: str | None = None) -> subprocess.Popen:
+    """Starts a share's command, with `place` added to the environment, in `folder` or where this process is."""
     share.log.parent.mkdir(parents=True, exist_ok=True)
     with share.log.open("ab") as log:
-        return subprocess.Popen(share.command, env={**os.environ, **place}, stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            share.command, env={**os.environ, **place}, stdout=log, stderr=subprocess.STDOUT, cwd=folder
+        )
 
 
 def _where(place: Mapping[str, str]) -> str:
     return "".join(f", {name}={value}" for name, value in place.items())
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """The last line of a share's output."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
 
 
 @contextmanager
-def _stopping(working: Mapping[subprocess.Popen, Any]) -> Iterator[None]:
-    """Leaves no process behind, whatever ends the sweep short of SIGKILL; on SIGTERM the shares save and stop."""
+def stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """Calls `stop` at the end, whatever ends the sweep short of SIGKILL; SIGTERM raises Interrupted inside."""
 
     def leave(*_: Any) -> None:
         raise Interrupted("stopped by SIGTERM")
@@ -122,8 +126,13 @@ def _stopping(working: Mapping[subprocess.Popen, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        for process in working:
-            process.terminate()
-        for process in working:
-            process.wait()
+        stop()
         signal.signal(signal.SIGTERM, before)
+
+
+def _stop(working: Iterable[subprocess.Popen]) -> None:
+    """Leaves no process behind; the shares save first."""
+    for process in working:
+        process.terminate()
+    for process in working:
+        process.wait()

@@ -17,7 +17,7 @@ import jax
 from benchmarks import sizes
 from craft_jax import data
 from craft_jax.blackbox import load
-from craft_jax.config import Config, DataConfig, PromptConfig, RunConfig, SearchConfig
+from craft_jax.config import Config, DataConfig, ProbeConfig, PromptConfig, RunConfig, SearchConfig
 from craft_jax.method import collaborative
 from craft_jax.training import assembly
 
@@ -73,8 +73,9 @@ def config(devices: int, shard_images: str) -> Config:
     """A small run on the bundled set: 24 classes, 96 images in 2 views, 40 prompts a step, each for all classes."""
     return Config(
         data=DataConfig(shots=4, views=2),
+        probe=ProbeConfig(texts=0),
         prompt=PromptConfig(context="unified", intrinsic_dim=512, std=0.02),
-        search=SearchConfig(population_size=40),
+        search=SearchConfig(estimator="antithetic", sigma=1.0, population_size=40),
         run=RunConfig(devices=devices, shard_images=shard_images, chunk_pairs=1),
     )
 

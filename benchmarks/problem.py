@@ -8,14 +8,16 @@ import jax.numpy as jnp
 
 from benchmarks import sizes
 from benchmarks.timing import Call
-from craft_jax.config import Config, PromptConfig, SearchConfig
+from craft_jax.config import Config, ProbeConfig, PromptConfig, SearchConfig
 from craft_jax.distributed import devices
 from craft_jax.method import collaborative
-from craft_jax.training import assembly
+from craft_jax.training import from_settings
 
 # Like for like with the published procedure: one soft prompt for all classes, 40 candidates a step.
 SETTINGS = Config(
-    prompt=PromptConfig(context="unified", intrinsic_dim=512, std=0.02), search=SearchConfig(population_size=40)
+    probe=ProbeConfig(texts=0),
+    prompt=PromptConfig(context="unified", intrinsic_dim=512, std=0.02),
+    search=SearchConfig(estimator="antithetic", population_size=40, sigma=1.0),
 )
 
 
@@ -27,7 +29,7 @@ def of_size(
     black_box = sizes.black_box(clip, params, classes)
     return collaborative.Problem(
         black_box=black_box,
-        generator=assembly.build_generator(black_box, settings, std=0.02),
+        generator=from_settings.build_generator(black_box, settings, std=0.02),
         views=features / jnp.linalg.norm(features, axis=-1, keepdims=True),
         labels=jnp.arange(images) % classes,
         seed_key=jax.random.key(0),
@@ -40,11 +42,11 @@ def whole_step(
     """A function that makes one whole collaborative step, as the loop does, and returns its metrics."""
     search = dataclasses.replace(settings.search, population_size=candidates)
     config = dataclasses.replace(settings, search=search)
-    classes, images = len(problem.black_box.class_names), problem.labels.size
-    method = assembly.build_method(config, problem.generator, images, classes, on_devices)
+    classes, views = len(problem.black_box.class_names), problem.views
+    method = from_settings.build_method(config, problem.generator, views, len(views), classes, config.steps, on_devices)
     spread = devices.Spread(jax.local_devices()[:on_devices])
     step = spread.compile(collaborative.run_steps(collaborative.build_step(method), 1))
-    state = assembly.initial_state(method, problem.generator, config, classes)
+    state = from_settings.initial_state(method, problem.generator, config, classes)
     return carrying(step, spread.replicate(problem), spread.mapped(state))
 
 

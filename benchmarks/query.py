@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import baseline, problem, sizes, timing
-from craft_jax.training import assembly
+from craft_jax.training import from_settings
 
 Row = dict[str, float]
 _SECONDS_A_CLASS = 0.05  # rough, of the baseline: says how many of its turns are bearable
@@ -20,7 +20,7 @@ def measure(clip: Any, params: Any, classes: int) -> Row:
     Ours answers a few chunks of candidates in one call, as a step does; the published way one prompt at a time.
     """
     black_box = sizes.black_box(clip, params, classes)
-    chunk = 2 * assembly.chunk_pairs(problem.SETTINGS.search.population_size // 2, images=1600, classes=classes)
+    chunk = 2 * from_settings.chunk_pairs(problem.SETTINGS.search.population_size // 2, images=1600, classes=classes)
     chunks = max(1, _ROWS // (chunk * classes))
     prompts = jnp.broadcast_to(sizes.words(params), (chunks, chunk, sizes.N_CTX, sizes.TEXT.hidden_size))
     features = jax.jit(lambda black_box, prompts: jax.lax.map(black_box._text.features, prompts))

@@ -10,7 +10,7 @@ from benchmarks import baseline, problem, sizes, timing
 from craft_jax import encoding
 from craft_jax.blackbox.loaders import flax_clip
 from craft_jax.method import collaborative, refinement
-from craft_jax.training import assembly
+from craft_jax.training import from_settings
 
 CLASSES, IMAGES, STEPS, PROMPTS = 100, 1600, 200, 40
 VIEWS = (0, 1, 4, 8, 16, 32)
@@ -21,8 +21,10 @@ PARTS = ("text", "image", "head", "estimator")
 def measure_step(clip: Any, params: Any) -> dict[str, float]:
     """Seconds of one whole step of 40 prompts and of its parts run alone, all taking turns."""
     whole = problem.of_size(clip, params, CLASSES, IMAGES, views=HEADLINE_VIEWS)
-    method = assembly.build_method(problem.SETTINGS, whole.generator, IMAGES, CLASSES, devices=1)
-    state = assembly.initial_state(method, whole.generator, problem.SETTINGS, CLASSES)
+    method = from_settings.build_method(
+        problem.SETTINGS, whole.generator, whole.views, HEADLINE_VIEWS, CLASSES, problem.SETTINGS.steps, devices=1
+    )
+    state = from_settings.initial_state(method, whole.generator, problem.SETTINGS, CLASSES)
     return timing.best({"step": problem.whole_step(whole), **_parts(whole, method, state)}, rounds=6)
 
 

@@ -7,10 +7,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from craft_jax import tuned_model
-from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, check_finite
+from craft_jax.blackbox import (
+    SOFT_PROMPTS,
+    BlackBox,
+    Handle,
+    Ledger,
+    Meter,
+    captions,
+    check_finite,
+    prompts_for,
+)
 from craft_jax.data import Labelled
 from craft_jax.encoding import Encoder
-from craft_jax.method import objectives, refinement
+from craft_jax.method import objectives, refinement, stacked
 from craft_jax.precision import in_32_bits
 from craft_jax.tuned_model import TunedModel
 
@@ -39,15 +48,42 @@ def ask(black_box: BlackBox, soft_prompt: Array, handle: Handle, images: int, me
     return answer
 
 
+def ask_texts(
+    black_box: BlackBox, texts: Sequence[str], handle: Handle, images: int, meter: Meter
+) -> Float[Array, "N T"]:
+    """The logits of N images for T texts, the classes' captions first, to measure by; booked before they are asked for.
+
+    Raises:
+      UserError: where they are not finite.
+    """
+    meter.admit(Ledger(evaluation_predictions=prompts_for(len(texts), len(black_box.class_names)) * images))
+    answer = jnp.asarray(black_box.predict_texts(texts, handle))
+    check_finite(answer, black_box)
+    return answer
+
+
+def ask_unlearnt(black_box: BlackBox, handle: Handle, images: int, meter: Meter) -> Float[Array, "N C"]:
+    """Zero-shot logits of N images: under the unlearnt prompt, or by the captions where texts alone are taken."""
+    if SOFT_PROMPTS in black_box.takes:
+        return ask(black_box, black_box.initial_prompt, handle, images, meter)
+    return ask_texts(black_box, captions(black_box), handle, images, meter)
+
+
 def logits(
     black_box: BlackBox, tuned: TunedModel, handle: Handle, images: int, meter: Meter
 ) -> tuple[Float[Array, "N C"], Float[Array, "N C"]]:
-    """The tuned prompt's logits, and the same refined.
+    """The logits of the tuned prompt, or of the captions where the model asks texts; and the same refined.
 
     Raises:
       UserError: where the model was tuned for another black box or other classes.
     """
     tuned_model.check_fit(tuned, black_box)
+    if tuned.stacked is not None:
+        answers = ask_texts(black_box, tuned.texts, handle, images, meter)
+        return answers[:, : len(tuned.class_names)], stacked.apply(tuned.stacked, answers)
+    if SOFT_PROMPTS not in black_box.takes:
+        plain = ask_unlearnt(black_box, handle, images, meter)
+        return plain, plain
     plain = ask(black_box, tuned.prompt, handle, images, meter)
     return plain, refinement.apply(tuned.head, plain)
 
@@ -62,10 +98,8 @@ def measure(black_box: BlackBox, tuned: TunedModel, handle: Handle, labels: Arra
 
 
 def zero_shot(black_box: BlackBox, handle: Handle, labels: Array, meter: Meter) -> float:
-    """Accuracy in percent of the unlearnt prompt."""
-    return 100 * float(
-        objectives.accuracy(ask(black_box, black_box.initial_prompt, handle, labels.size, meter), labels)
-    )
+    """Zero-shot accuracy in percent."""
+    return 100 * float(objectives.accuracy(ask_unlearnt(black_box, handle, labels.size, meter), labels))
 
 
 @in_32_bits

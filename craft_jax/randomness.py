@@ -25,6 +25,8 @@ class Stream(enum.IntEnum):
     QUERY_IMAGES = 6
     CALIBRATION = 7
     HELD_OUT = 8
+    WORDS = 9
+    PIECES = 10
 
 
 def stream_key(seed: int, stream: Stream) -> "jax.Array":

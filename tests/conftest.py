@@ -26,7 +26,7 @@ pay_compilation_once()
 import craft_jax
 import jax
 from craft_jax import data
-from craft_jax.config import Config, DataConfig, RefinementConfig, RunConfig, SearchConfig
+from craft_jax.config import Config, DataConfig, ProbeConfig, RefinementConfig, RunConfig, SearchConfig
 from craft_jax.training import checkpoints
 from craft_jax.tuned_model import TunedModel
 from tests.miniatures import BUNDLED
@@ -74,11 +74,12 @@ def small_data(coop_root):
 
 @pytest.fixture
 def small_config(small_data):
-    """A run of 6 steps of 8 prompts on the small set, after the 21 that measure the prompt's scale."""
+    """A run by class of 6 steps of 8 prompts on the small set, after the 21 that measure the prompt's scale."""
     return Config(
         query_budget=69,
         data=small_data,
-        search=SearchConfig(population_size=8),
+        probe=ProbeConfig(texts=0),
+        search=SearchConfig(estimator="antithetic", population_size=8, sigma=1.0),
         refinement=RefinementConfig(hidden=16, batch_size=5),
         run=RunConfig(steps_per_call=2, eval_every=2, checkpoint_every=2, devices=1, reuse_features=False),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from craft_jax import data, training
-from craft_jax.config import Config, DataConfig, RefinementConfig, RunConfig, SearchConfig
+from craft_jax.config import Config, DataConfig, ProbeConfig, RefinementConfig, RunConfig, SearchConfig
 from craft_jax.encoding import feature_cache
 from craft_jax.errors import UserError
 from craft_jax.training import checkpoints
@@ -30,7 +30,8 @@ def config(coop_root):
             shots=4,
             views=2,
         ),
-        search=SearchConfig(population_size=8),
+        probe=ProbeConfig(texts=0),
+        search=SearchConfig(estimator="antithetic", sigma=1.0, population_size=8),
         refinement=RefinementConfig(hidden=16, batch_size=5),
         run=RunConfig(steps_per_call=2, eval_every=2, checkpoint_every=2, devices=1, reuse_features=False),
     )

@@ -150,7 +150,9 @@ def test_the_scale_is_paid_for_from_the_budget(small_black_box, small_set, small
 def test_a_minibatch_answers_every_candidate_of_a_step_and_is_billed_as_such(
     tmp_path, small_black_box, small_set, small_config
 ):
-    config = dataclasses.replace(small_config, search=SearchConfig(population_size=8, query_images=5))
+    config = dataclasses.replace(
+        small_config, search=SearchConfig(estimator="antithetic", sigma=1.0, population_size=8, query_images=5)
+    )
     result = _train(small_black_box, small_set, config, tmp_path / "x").result
 
     assert result["ledger"]["search_predictions"] == 21 * 12 + 48 * 5

@@ -9,7 +9,7 @@ import pytest
 
 import craft_jax
 from craft_jax import data
-from craft_jax.config import Config, DataConfig, PromptConfig, RefinementConfig, RunConfig, SearchConfig
+from craft_jax.config import Config, DataConfig, ProbeConfig, PromptConfig, RefinementConfig, RunConfig, SearchConfig
 from craft_jax.data import arrays, fewshot
 from craft_jax.data.readers import fgvc, imagenet
 from craft_jax.errors import UserError
@@ -210,7 +210,8 @@ def test_arrays_train_and_their_tuned_model_evaluates(tmp_path):
         query_budget=8,
         data=DataConfig(shots=3, views=1),
         prompt=PromptConfig(std=0.01),
-        search=SearchConfig(population_size=8),
+        probe=ProbeConfig(texts=0),
+        search=SearchConfig(estimator="antithetic", sigma=1.0, population_size=8),
         refinement=RefinementConfig(hidden=8),
         run=RunConfig(devices=1, reuse_features=False),
     )

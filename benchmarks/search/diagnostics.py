@@ -64,6 +64,7 @@ def quality(run: Run, settings: SearchConfig) -> Quality:
     @jax.jit
     def estimate(problem: collaborative.Problem, key: jax.Array) -> jax.Array:
         search = estimators.build(plain, key, z, steps=1)
+        assert isinstance(search, estimators.Search)
         state = search.init(z)
 
         def ask(candidate: jax.Array) -> jax.Array:
@@ -85,11 +86,13 @@ def quality(run: Run, settings: SearchConfig) -> Quality:
 def rows(run: Run, name: str) -> Iterator[str]:
     """A line of the table for each setting."""
     for pairs in (5, 20, 80):
-        yield _row(run, name, SearchConfig(population_size=2 * pairs))
+        yield _row(run, name, SearchConfig(estimator="antithetic", sigma=1.0, population_size=2 * pairs))
     for sigma in (0.1, 0.3, 3.0):
-        yield _row(run, name, SearchConfig(population_size=40, sigma=sigma))
+        yield _row(run, name, SearchConfig(estimator="antithetic", population_size=40, sigma=sigma))
     for directions in ("gaussian", "rademacher"):
-        yield _row(run, name, SearchConfig(population_size=40, directions=directions))
+        yield _row(
+            run, name, SearchConfig(estimator="antithetic", sigma=1.0, population_size=40, directions=directions)
+        )
 
 
 def _row(run: Run, name: str, settings: SearchConfig) -> str:

@@ -11,12 +11,13 @@ from craft_jax.blackbox.interface import (
     BlackBox,
     GradientRefused,
     Handle,
+    captions,
     check_finite,
     draw_views,
     join_handles,
 )
 from craft_jax.blackbox.loading import from_identity, from_settings, load
-from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter
+from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter, prompts_for
 from craft_jax.blackbox.owned import Owned, TextFeature
 from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors, sent_to
 
@@ -32,6 +33,7 @@ __all__ = [
     "Meter",
     "Owned",
     "Owner",
+    "captions",
     "check_finite",
     "connect",
     "connect_api",
@@ -43,5 +45,6 @@ __all__ = [
     "join_handles",
     "load",
     "owners_errors",
+    "prompts_for",
     "sent_to",
 ]

@@ -119,6 +119,12 @@ def opaque(query: F) -> F:
     return walled  # type: ignore[return-value]
 
 
+def captions(black_box: BlackBox) -> list[str]:
+    """The caption of each class."""
+    template = black_box.identity["template"]
+    return [template.replace("{}", name) for name in black_box.class_names]
+
+
 def check_finite(numbers: Any, black_box: BlackBox) -> None:
     """Raises UserError where a black box has answered, or brought about, NaN or infinity."""
     if not np.isfinite(np.asarray(numbers)).all():

@@ -15,11 +15,13 @@ class Ledger:
     """What a run has asked of its black box so far.
 
     Attributes:
-      prompts: candidate prompts that the search queried; the budget counts these.
+      prompts: candidate prompts that the search queried, and texts (below); the budget counts these.
       search_predictions: predictions (prompts x images) asked for the search.
       centre_predictions: predictions of the present prompt, which train the refinement head and centre the search.
       evaluation_predictions: predictions asked to measure accuracy and to choose.
       images_encoded: images taken in, each view once.
+      texts: captions asked before the search; C of them are counted as one of the prompts.
+      probe_predictions: predictions asked of training views by these.
       requests: sent over HTTP by this process, attempts that failed among them; what was stored is not asked.
       texts_sent, bytes_sent: in these requests.
       tokens: that their answers say they took, or were expected to where they do not say.
@@ -31,6 +33,8 @@ class Ledger:
     centre_predictions: int = 0
     evaluation_predictions: int = 0
     images_encoded: int = 0
+    texts: int = 0
+    probe_predictions: int = 0
     requests: int = 0
     texts_sent: int = 0
     bytes_sent: int = 0
@@ -48,6 +52,11 @@ class Ledger:
     def __mul__(self, times: int) -> "Ledger":
         """The same queries, `times` over."""
         return Ledger(*(entry * times for entry in dataclasses.astuple(self)))
+
+
+def prompts_for(texts: int, classes: int) -> int:
+    """How many prompts T texts are counted as: the captions of the C classes make one."""
+    return -(-texts // classes)
 
 
 class BudgetExceeded(UserError):

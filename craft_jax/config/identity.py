@@ -18,9 +18,11 @@ from craft_jax.config.settings import BlackBoxConfig, Config, RunConfig
 from craft_jax.errors import UserError
 
 PLACES = frozenset({"data.root", "data.images", "data.split", "black_box.model"})
+_BEFORE_PROBES = {"probe.texts": 0, "deploy.prompts_per_image": 0}
 _CHUNK_PAIRS = "run.chunk_pairs"  # sums in other groups round otherwise
 _OF_ANSWERS = frozenset(f"api.{name}" for name in SHAPES_ANSWERS)
 _BEFORE = {  # what runs of older versions did not write
+    **_BEFORE_PROBES,
     _CHUNK_PAIRS: RunConfig().chunk_pairs,
     "black_box.api": BlackBoxConfig().api,
     **{f"api.{name}": getattr(ApiConfig(), name) for name in SHAPES_ANSWERS},
@@ -45,7 +47,11 @@ def tested_on(config: Config) -> dict[str, Any]:
 
 def digest(config: Config) -> str:
     """Of what a run learns, wherever its photographs and its model lie."""
-    settings = {name: value for name, value in learnt_by(config).items() if name not in PLACES}
+    settings = {
+        name: value
+        for name, value in learnt_by(config).items()
+        if name not in PLACES and (name, value) not in _BEFORE_PROBES.items()
+    }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

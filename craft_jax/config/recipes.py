@@ -10,6 +10,8 @@ from craft_jax.config.published import PUBLISHED
 from craft_jax.config.settings import Config
 from craft_jax.errors import UserError
 
+_SEARCH_ALONE: dict[str, Any] = {"probe": {"texts": 0}, "data": {"views": 32}}
+_BY_CLASS = {"estimator": "antithetic", "population_size": 10, "sigma": 1.0}
 _PUBLISHED_HEAD = {"dropout": 0.0, "mixup": False, "epochs": 1, "learning_rate": 1e-3}
 _PUBLISHED_PROMPT = {"context": "unified", "intrinsic_dim": 512, "std": 0.2, "bound": 5.0}
 _CMA_ES = {"estimator": "cma-es", "population_size": 40, "sigma": 1.0, "fitness": "prompt", "guarded": False}
@@ -17,13 +19,19 @@ _CMA_ES = {"estimator": "cma-es", "population_size": 40, "sigma": 1.0, "fitness"
 RECIPES: dict[str, dict[str, Any]] = {
     # Ours: the defaults of `config`, which the study in benchmarks/search chose.
     "craft": {},
-    # Ours with one soft prompt for all classes, which can go to other classes and other data sets.
+    # Its first part alone: texts asked once, and a head in closed form; needs no soft prompts.
+    "probe": {"learn": "probes"},
+    # Our antithetic search, which credits each class's own soft prompt with what it did to its class.
+    "by-class": {**_SEARCH_ALONE, "search": _BY_CLASS},
+    # The same with one soft prompt for all classes, which can go to other classes and other data sets.
     "unified": {
+        **_SEARCH_ALONE,
         "prompt": {"context": "unified", "intrinsic_dim": 512},
-        "search": {"population_size": 40, "shaping": "ranks", "learning_rate": 0.5},
+        "search": {**_BY_CLASS, "population_size": 40, "shaping": "ranks", "learning_rate": 0.5},
     },
     # CraFT as published (Wang et al., ICML 2024), for a set that it does not have; else see `_published_numbers`.
     "paper": {
+        **_SEARCH_ALONE,
         "held_out": "none",
         "prompt": _PUBLISHED_PROMPT,
         "search": _CMA_ES,
@@ -31,9 +39,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "consistency": {"weight": 0.1, "head_share": 0.25},
     },
     # BBT / BPT-VLM (Sun et al., ICML 2022; Yu et al., IJCAI 2023): the prompt alone.
-    "bbt": {"learn": "prompt", "held_out": "none", "prompt": _PUBLISHED_PROMPT, "search": _CMA_ES},
+    "bbt": {**_SEARCH_ALONE, "learn": "prompt", "held_out": "none", "prompt": _PUBLISHED_PROMPT, "search": _CMA_ES},
     # ZIP (Park et al., ICLR 2025), on the template's tokens; a query is a minibatch of 128.
     "zip": {
+        **_SEARCH_ALONE,
         "learn": "prompt",
         "held_out": "none",
         "prompt": {"context": "low-rank", "intrinsic_dim": 62, "rank": 5, "std": 0.02, "bound": 0.0},
@@ -51,6 +60,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     # CBBT (Guo et al., EMNLP Findings 2023), its adapter on the predictions; eps = sigma sqrt(dim) is about 1e-3.
     "cbbt": {
+        **_SEARCH_ALONE,
         "held_out": "none",
         "prompt": {"context": "full", "std": 1.0, "bound": 0.0},
         "search": {
@@ -68,9 +78,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "consistency": {"weight": 0.0, "head_share": 0.0},
     },
     # The refinement head alone, on zero-shot predictions.
-    "head-only": {"learn": "refinement"},
+    "head-only": {**_SEARCH_ALONE, "learn": "refinement", "search": _BY_CLASS},
     # An upper bound for studies: the true gradient of a local model in the place of its estimate.
-    "white-box": {"search": {"estimator": "white-box"}},
+    "white-box": {**_SEARCH_ALONE, "search": {**_BY_CLASS, "estimator": "white-box"}},
 }
 
 

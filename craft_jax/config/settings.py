@@ -7,6 +7,7 @@ line can override (`mappings`).
 import dataclasses
 
 from craft_jax.config.api import FORMS, ApiConfig, check_api
+from craft_jax.config.checks import check_budget, check_search
 from craft_jax.config.validation import (
     CLIP,
     NOT_NEGATIVE,
@@ -23,8 +24,9 @@ from craft_jax.errors import UserError
 
 BUNDLED = "bundled"
 DEFAULT_BUDGET = 8000
+GAUSS_NEWTON = "gauss-newton"
+ESTIMATORS = (GAUSS_NEWTON, "antithetic", "guided", "spsa", "one-sided", "cma-es", "white-box")
 CALIBRATION_PROMPTS = 21  # p0, and ten sizes of perturbation in pairs
-_IN_PAIRS = ("antithetic", "guided", "spsa")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,8 @@ class DataConfig:
       classes: `all`, or the `base` or `new` half of them, by label.
       shots: training photographs a class, drawn as CoOp draws them.
       with_replacement: draw with replacement, as CoOp does, from a class with fewer photographs than shots.
-      views: augmented views of each training photograph, encoded once; 0 uses the centre crop alone.
+      views: of each training photograph, encoded once: random crops, but where texts are asked (`probe`) the centre
+        crop first and its mirror image second; 0 uses the centre crop alone.
     """
 
     source: str = setting("coop", one_of("coop", "fgvc", "imagenet", "folder", "csv", "tfds"))
@@ -59,7 +62,7 @@ class DataConfig:
     classes: str = setting("all", one_of("all", "base", "new"))
     shots: int = setting(16, at_least(1))
     with_replacement: bool = setting(False)
-    views: int = setting(32, at_least(0))
+    views: int = setting(8, at_least(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,31 @@ class BlackBoxConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """What is asked once, before the search, and answered by a head in closed form (`method.stacked`).
+
+    Attributes:
+      texts: captions asked at most, the class names among them, each counted as 1 / C of a prompt. A local black box is
+        asked until they are twice as many as the independent numbers that come back; a remote one for all, at once,
+        since a request takes many. 0 asks none.
+    """
+
+    texts: int = setting(512, at_least(0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeployConfig:
+    """What an image may cost that is labelled later.
+
+    Attributes:
+      prompts_per_image: prompts to ask about it at most: 1 deploys a soft prompt and its refinement, more the probes
+        and their head where they fit in (C captions are a prompt); 0 sets no limit.
+    """
+
+    prompts_per_image: int = setting(0, at_least(0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptConfig:
     """The map from z to soft prompts, p(z) = p0 + A z.
 
@@ -92,7 +120,7 @@ class PromptConfig:
       intrinsic_dim: how many numbers z has, or each class's z; m of `low-rank`; `full` needs none.
       std: standard deviation of A's entries, or those of `low-rank`'s maps; of `full`, the unit of z. 0 measures it
         with the first queries, so that a perturbation of sigma = 1 is the largest that predictions still follow
-        linearly (`calibration`).
+        linearly (`calibration`); with search.estimator=gauss-newton it is the root mean square of p0, unasked.
       bound: clips each coordinate of z to [-bound, bound]; 0 leaves it free.
       rank: of `low-rank`.
     """
@@ -109,8 +137,9 @@ class SearchConfig:
     """The search over z.
 
     Attributes:
-      estimator: `antithetic`; `guided` (antithetic, one pair along the previous estimate); `spsa` (ZIP's);
-        `one-sided` (CBBT's); `cma-es` (the paper's); `white-box` (the true gradient of a local model: no black-box
+      estimator: `gauss-newton` (whole answers, fitted to the probes' head: `method.gauss_newton`); `antithetic`;
+        `guided` (antithetic, one pair along the previous estimate); `spsa` (ZIP's); `one-sided` (CBBT's);
+        `cma-es` (the paper's); `white-box` (the true gradient of a local model: no black-box
         method, but the bound for studies; it is booked as population_size prompts a step).
       population_size: prompts queried in a step.
       query_images: training images that answer a query, drawn anew each step and the same for all its prompts; 0, or
@@ -129,10 +158,10 @@ class SearchConfig:
       guarded: takes a search that diverges back to its best point and halves its steps.
     """
 
-    estimator: str = setting("antithetic", one_of("antithetic", "guided", "spsa", "one-sided", "cma-es", "white-box"))
-    population_size: int = setting(10, at_least(2))
+    estimator: str = setting("gauss-newton", one_of(*ESTIMATORS))
+    population_size: int = setting(20, at_least(2))
     query_images: int = setting(0, at_least(0))
-    sigma: float = setting(1.0, POSITIVE)
+    sigma: float = setting(0.02, POSITIVE)
     directions: str = setting("orthogonal", one_of("orthogonal", "gaussian", "rademacher", "sphere"))
     shaping: str = setting("none", one_of("ranks", "none"))
     optimizer: str = setting("adam", one_of("adam", "momentum", "sgd"))
@@ -212,19 +241,22 @@ class Config:
       seed: of the shots and of everything random.
       query_budget: prompts that the search may query; the paper's count. 0 is 8,000, and in a sweep the published one
         for the number of shots.
-      learn: `both`, or an ablation: `prompt` or `refinement` alone.
-      held_out: photographs, never tested on, whose loss chooses between zero-shot, the tuned prompt, and the tuned
-        prompt with the head: `validation` (the set's own, at most 4 a class, where it has any), `shots` (a quarter of
-        the shots, which are then not trained on), or `none` (the prompt with the head, unseen).
+      learn: `both`, or an ablation: `prompt` or `refinement` alone, or the `probes` without a search.
+      held_out: photographs, never tested on, whose loss chooses between zero-shot, the tuned prompt, the tuned prompt
+        with the head, and the probes with theirs, and adjusts the last: `validation` (the set's own, at most 4 a class,
+        where it has any), `shots` (a quarter of the shots, which are then not trained on), or `none` (the probes with
+        their head, or the prompt with the head where no texts are asked, unseen).
     """
 
     seed: int = setting(1, SEED)
     query_budget: int = setting(0, at_least(0))
-    learn: str = setting("both", one_of("both", "prompt", "refinement"))
+    learn: str = setting("both", one_of("both", "prompt", "refinement", "probes"))
     held_out: str = setting("validation", one_of("validation", "shots", "none"))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     black_box: BlackBoxConfig = dataclasses.field(default_factory=BlackBoxConfig)
     api: ApiConfig = dataclasses.field(default_factory=ApiConfig)
+    probe: ProbeConfig = dataclasses.field(default_factory=ProbeConfig)
+    deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     refinement: RefinementConfig = dataclasses.field(default_factory=RefinementConfig)
@@ -235,9 +267,8 @@ class Config:
         """Raises UserError where a value is of the wrong type, out of range, or at odds with another."""
         check(self, prefix="")
         check_api(self.black_box.model, self.black_box.api, self.api)
-        if self.steps < 1:
-            raise UserError(_too_little(self))
-        _check_search(self.search, self.prompt)
+        check_budget(self)
+        check_search(self.search, self.prompt)
         for name in ("eval_every", "checkpoint_every"):
             every = getattr(self.run, name)
             if every % self.run.steps_per_call:
@@ -252,48 +283,13 @@ class Config:
 
     @property
     def steps(self) -> int:
-        """Collaborative steps that the budget pays for, after the queries that measure the prompt's scale."""
+        """Collaborative steps that the budget pays for after measuring the prompt's scale, were no texts asked."""
+        if self.learn == "probes":
+            return 0
         return (self.budget - self.calibration_prompts) // self.search.population_size
 
     @property
     def calibration_prompts(self) -> int:
         """Prompts queried before the first step, to measure the prompt's scale."""
-        return CALIBRATION_PROMPTS if self.prompt.std == 0 and self.learn != "refinement" else 0
-
-
-def _too_little(config: Config) -> str:
-    """Says by how much a budget falls short of one step, and the nearest settings that would do."""
-    population, measuring = config.search.population_size, config.calibration_prompts
-    also = f" and {measuring} prompts that measure prompt.std" if measuring else ""
-    room = config.budget - measuring
-    room -= room % 2 if config.search.estimator in _IN_PAIRS else 0
-    lower = f" or lower search.population_size to {room} at most" if room >= 2 else ""
-    return (
-        f"query_budget={config.budget} does not pay for one step of search.population_size={population}{also}; "
-        f"raise query_budget to {population + measuring} at least{lower}"
-    )
-
-
-def _check_search(search: SearchConfig, prompt: PromptConfig) -> None:
-    """Raises UserError where the search does not fit the prompt, or itself."""
-    name = search.estimator
-    in_pairs = name in _IN_PAIRS
-    pairs = search.population_size // 2
-    if in_pairs and search.population_size % 2:
-        raise UserError(
-            f"search.population_size={search.population_size} must be even with search.estimator={name}: "
-            "candidates come in pairs"
-        )
-    orthogonal = name == "guided" or (name == "antithetic" and search.directions == "orthogonal")
-    if orthogonal and prompt.context in ("unified", "class") and pairs > prompt.intrinsic_dim:
-        raise UserError(
-            f"orthogonal directions have room for {prompt.intrinsic_dim} pairs (prompt.intrinsic_dim), not "
-            f"for {pairs}; lower search.population_size or use search.directions=gaussian"
-        )
-    if prompt.context == "class" and name in ("cma-es", "spsa", "one-sided"):
-        raise UserError(
-            f"search.estimator={name} moves all coordinates by one loss; it needs prompt.context=unified, full or "
-            "low-rank, not class"
-        )
-    if search.guarded and name == "cma-es":
-        raise UserError("search.estimator=cma-es adapts its own steps; set search.guarded=False")
+        measured = self.prompt.std == 0 and self.search.estimator != GAUSS_NEWTON
+        return CALIBRATION_PROMPTS if measured and self.learn in ("both", "prompt") else 0

@@ -25,6 +25,7 @@ VERSION = 3
 Crop = Callable[[Image.Image, int], Image.Image]
 
 _VIEW_SCALE = (0.5, 1.0)
+_PIECE_SCALE = (0.15, 0.5)
 _VIEW_LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
 _CROP_ATTEMPTS = 10
 _BATCHES_AHEAD = 2
@@ -63,20 +64,33 @@ def _resized(image: Image.Image, sides: tuple[int, ...]) -> tuple[int, int]:
     return int(sides[0] * image.width / short), int(sides[0] * image.height / short)
 
 
-def random_view(rng: np.random.Generator, image: Image.Image, size: int, resizing: Resizing = USUAL) -> Image.Image:
+def mirrored(image: Image.Image, size: int, resizing: Resizing = USUAL) -> Image.Image:
+    """The centre crop's mirror image."""
+    return centre_crop(image, size, resizing).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def random_view(
+    rng: np.random.Generator,
+    image: Image.Image,
+    size: int,
+    resizing: Resizing = USUAL,
+    scale: tuple[float, float] = _VIEW_SCALE,
+) -> Image.Image:
     """RandomResizedCrop (half to all of the area, ratio 3/4 to 4/3), then a flip every other time.
 
     Where photographs are tested in their own pixels, it is of the part that a test sees, so as not to show others.
     """
     if resizing.sides == ():
         image = centre_crop(image, size, resizing)
-    image = image.crop(_random_box(rng, *image.size)).resize((size, size), Image.Resampling(resizing.resample))
+    image = image.crop(_random_box(rng, *image.size, scale)).resize((size, size), Image.Resampling(resizing.resample))
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
 
 
-def _random_box(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
+def _random_box(
+    rng: np.random.Generator, width: int, height: int, scale: tuple[float, float]
+) -> tuple[int, int, int, int]:
     for _ in range(_CROP_ATTEMPTS):
-        area = width * height * rng.uniform(*_VIEW_SCALE)
+        area = width * height * rng.uniform(*scale)
         ratio = math.exp(rng.uniform(*_VIEW_LOG_RATIO))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
@@ -95,6 +109,15 @@ def view_crop(seed: int, view: int, position: int, resizing: Resizing = USUAL) -
 def _view(seed: int, view: int, position: int, resizing: Resizing, image: Image.Image, size: int) -> Image.Image:
     # The generator is made here, for there are N x V views and most runs find theirs in the cache.
     return random_view(host_generator(seed, Stream.AUGMENTATION, view, position), image, size, resizing)
+
+
+def piece_crop(seed: int, piece: int, position: int, resizing: Resizing = USUAL) -> Crop:
+    """A small part of the training photograph at `position`: an image of something, if not of its class."""
+    return functools.partial(_piece, seed, piece, position, resizing)
+
+
+def _piece(seed: int, piece: int, position: int, resizing: Resizing, image: Image.Image, size: int) -> Image.Image:
+    return random_view(host_generator(seed, Stream.PIECES, piece, position), image, size, resizing, _PIECE_SCALE)
 
 
 def batches(

@@ -60,8 +60,35 @@ class Encoder:
         resizing = self.black_box.resizing
         crops = [[pixels.view_crop(seed, view, i, resizing) for view in range(views)] for i in range(len(images))]
         handle = self._encode(images, crops, f"{views} views of seed {seed}")
-        by_view = jax.tree.map(lambda leaf: leaf.reshape(len(images), views, *leaf.shape[1:]), handle)
-        return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), by_view)
+        return _by_view(handle, len(images))
+
+    def fixed_views(self, images: Sequence[LazyImage], *, views: int, pieces: int, seed: int) -> Handle:
+        """The handle of N photographs' centre crop, its mirror image, random views, and random pieces.
+
+        Args:
+          images: N of them.
+          views: how many of the first three kinds, in this order; V. At least 1.
+          pieces: small parts of each, which need not show its class; P.
+          seed: of what is random.
+
+        Returns:
+          NumPy leaves [V + P, N, ...].
+
+        Raises:
+          UserError: naming the photograph, where one cannot be read.
+        """
+        resizing = self.black_box.resizing
+        plain: list[pixels.Crop] = [
+            functools.partial(pixels.centre_crop, resizing=resizing),
+            functools.partial(pixels.mirrored, resizing=resizing),
+        ]
+        crops = [
+            [*plain, *(pixels.view_crop(seed, view, i, resizing) for view in range(views))][:views]
+            + [pixels.piece_crop(seed, piece, i, resizing) for piece in range(pieces)]
+            for i in range(len(images))
+        ]
+        name = f"centre, mirrored, random, {views} in all, and {pieces} pieces of seed {seed}"
+        return _by_view(self._encode(images, crops, name), len(images))
 
     def centre_crops(self, images: Sequence[LazyImage]) -> Handle:
         """The handle of N photographs as they are tested: the centre crop; NumPy leaves [N, ...].
@@ -146,6 +173,11 @@ class Encoder:
         rows = [_rows_of_all_devices(handle) for handle in jax.device_get(handles)]
         none = jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), like)
         return jax.tree.map(lambda leaf: leaf[: -(-count // batch) * batch], join_handles([none, *rows]))
+
+
+def _by_view(handle: Handle, photographs: int) -> Handle:
+    """From image after image, each in all its views, to leaves [V, N, ...]."""
+    return jax.tree.map(lambda leaf: leaf.reshape(photographs, -1, *leaf.shape[1:]).swapaxes(0, 1), handle)
 
 
 def _rows_of_all_devices(handle: Handle) -> Handle:

@@ -12,6 +12,7 @@ from craft_jax.method import (
     objectives,
     prompt,
     refinement,
+    stacked,
 )
 from craft_jax.method.candidates import AXIS
 from craft_jax.method.collaborative import Method, Metrics, Problem, TuningState
@@ -30,4 +31,5 @@ __all__ = [
     "objectives",
     "prompt",
     "refinement",
+    "stacked",
 ]

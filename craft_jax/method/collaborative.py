@@ -16,7 +16,7 @@ from craft_jax.blackbox import BlackBox, Handle, Ledger, draw_views
 from craft_jax.method import candidates, divergence, objectives, prompt, refinement
 from craft_jax.method.candidates import Centre, Loss
 from craft_jax.method.divergence import Guard
-from craft_jax.method.estimators import Search, SearchState
+from craft_jax.method.estimators import GaussNewton, Search, SearchState, gauss_newton
 from craft_jax.method.refinement import HeadState, Refinement
 from craft_jax.randomness import Stream
 
@@ -30,6 +30,7 @@ class Problem(struct.PyTreeNode):
       views: handle of V views of the N training images, leaves [V, N, ...].
       labels: of the N training images.
       seed_key: of the run; streams and steps are folded in.
+      target: what `GaussNewton` fits in every view, less its mean over classes; None for other searches.
     """
 
     black_box: BlackBox
@@ -37,6 +38,7 @@ class Problem(struct.PyTreeNode):
     views: Handle
     labels: Int[Array, " N"]
     seed_key: Array
+    target: Float[Array, "V N C"] | None = None
 
 
 class TuningState(NamedTuple):
@@ -75,7 +77,9 @@ class Method(NamedTuple):
       refined_share: of f + g(f) in a candidate's cross-entropy, in [0, 1]; the rest is that of f, 0 as published.
       white_box: takes the true gradient through the wall's door in the place of queries; for studies.
       guarded: whether a search that diverges is taken back (`divergence`).
-      query_images: images that answer a query, the same for all candidates of a step; 0 asks for all.
+      query_images: images that answer a query, the same for all candidates of a step; 0 asks for all. Of `GaussNewton`
+        views, of which all V N answer.
+      labelled_views: the first of the V views show their image's class well enough to train the head.
       epochs: over the images, that train the head in a step.
       consistency: lambda.
       head_consistency_steps: steps during which the head's side of the consistency counts.
@@ -84,7 +88,7 @@ class Method(NamedTuple):
       draw_views: `interface.draw_views`, or `candidates.draw_from_shares` where each device holds a share.
     """
 
-    search: Search
+    search: Search | GaussNewton
     refinement: Refinement
     learn_prompt: bool
     learn_head: bool
@@ -92,6 +96,7 @@ class Method(NamedTuple):
     white_box: bool
     guarded: bool
     query_images: int
+    labelled_views: int
     epochs: int
     consistency: float
     head_consistency_steps: int
@@ -111,7 +116,7 @@ def build_step(method: Method) -> Step:
     """
 
     def step(problem: Problem, state: TuningState) -> tuple[TuningState, Metrics]:
-        views = _draw_views(problem, method.epochs, state.step)
+        views = _draw_views(method, problem, state.step)
         present = problem.generator(state.search.z)
         logits = problem.black_box.predict(present[None], method.draw_views(problem.views, views))
         logits = logits.reshape(*views.shape, -1)
@@ -131,7 +136,10 @@ def build_step(method: Method) -> Step:
             head = divergence.choose(diverged, head, trained)
 
         search = state.search
-        if method.learn_prompt:
+        if isinstance(method.search, GaussNewton):
+            search, weights = _fit_whole_answers(method, method.search, problem, search)
+            head = refinement.with_linear(head, weights) if method.learn_head else head
+        elif method.learn_prompt:
             centre = _centre(method, problem, views, logits[0], state.step)
             told = method.search.tell(search, _fitness(method, problem, head, search, centre))
             search = divergence.apply(method.search, guard, diverged, search, told) if method.guarded else told
@@ -149,21 +157,29 @@ def build_step(method: Method) -> Step:
     return step
 
 
-def cost_of_step(method: Method, population_size: int, images: int) -> Ledger:
-    """What one step asks of the black box: the candidates, and the present prompt's predictions."""
+def cost_of_step(method: Method, population_size: int, *, images: int, trained: int) -> Ledger:
+    """What one step asks of the black box: the candidates, and the present prompt's predictions.
+
+    Args:
+      method: of the step.
+      population_size: candidates.
+      images: that answer a query: N, or V N where all views do.
+      trained: N, that the head is trained on.
+    """
     prompts = population_size if method.learn_prompt else 0
+    answering = method.query_images or images
+    centred = answering if isinstance(method.search, GaussNewton) else 0
     return Ledger(
         prompts=prompts,
-        search_predictions=prompts * (method.query_images or images),
-        centre_predictions=method.epochs * images,
+        search_predictions=prompts * answering,
+        centre_predictions=method.epochs * trained + centred,
     )
 
 
-def _draw_views(problem: Problem, epochs: int, number: Array) -> Int[Array, "E N"]:
+def _draw_views(method: Method, problem: Problem, number: Array) -> Int[Array, "E N"]:
     """Which view of each image a step looks at: the first row to judge candidates, every row for an epoch."""
-    views = jax.tree.leaves(problem.views)[0].shape[0]
     key = _step_key(problem, Stream.TRAIN_VIEWS, number)
-    return jax.random.randint(key, (epochs, problem.labels.size), 0, views)
+    return jax.random.randint(key, (method.epochs, problem.labels.size), 0, method.labelled_views)
 
 
 def _step_key(problem: Problem, stream: Stream, number: Array) -> Array:
@@ -178,6 +194,50 @@ def _centre(method: Method, problem: Problem, views: Array, logits: Array, numbe
     order = jax.random.permutation(_step_key(problem, Stream.QUERY_IMAGES, number), problem.labels.size)
     rows = order[: method.query_images]
     return Centre(jax.tree.map(lambda leaf: leaf[rows], handle), problem.labels[rows], logits[rows])
+
+
+def _fit_whole_answers(
+    method: Method, search: GaussNewton, problem: Problem, state: SearchState
+) -> tuple[SearchState, Float[Array, "C C"]]:
+    """A step of Gauss-Newton, and the linear map that refines the predictions of the prompts it leads to."""
+    handle, target = _fitted_views(method, problem, state.step)
+    total = target.shape[0]
+
+    def answers(z: Float[Array, "K C dim"]) -> Float[Array, "K M C"]:
+        flat = candidates.evaluate(
+            problem.black_box,
+            problem.generator,
+            jnp.ravel,
+            handle,
+            z,
+            chunk_pairs=method.chunk_pairs,
+            devices=method.devices,
+        )
+        return flat.reshape(-1, *target.shape)
+
+    with jax.default_matmul_precision("float32"):
+        present = problem.black_box.predict(problem.generator(state.z)[None], handle)[0]
+        proposed = search.propose(state, present, answers(search.ask(state)), target)
+        logits = jnp.concatenate([present[None], answers(proposed)])
+        logits = gauss_newton.centred(logits)
+        objectives = jax.lax.map(lambda one: gauss_newton.objective(one, target), logits) / total
+        moved = search.settle(state, proposed, objectives[1:], objectives[0])
+        # The same choice that `settle` makes.
+        best = jnp.where(objectives[1:].min() < objectives[0], 1 + jnp.argmin(objectives[1:]), 0)
+        return moved, gauss_newton.linear_map(logits[best], target)
+
+
+def _fitted_views(method: Method, problem: Problem, number: Array) -> tuple[Handle, Float[Array, "M C"]]:
+    """The views that answer a step of Gauss-Newton, all or a random part, and what is fitted in them."""
+    assert problem.target is not None
+    views, images, classes = problem.target.shape
+    each = jnp.broadcast_to(jnp.arange(views)[:, None], (views, images))
+    handle, target = method.draw_views(problem.views, each), problem.target.reshape(-1, classes)
+    if not method.query_images:
+        return handle, target
+    rows = jax.random.permutation(_step_key(problem, Stream.QUERY_IMAGES, number), views * images)
+    rows = rows[: method.query_images]
+    return jax.tree.map(lambda leaf: leaf[rows], handle), target[rows]
 
 
 def loss_of(method: Method, head: HeadState) -> Loss:

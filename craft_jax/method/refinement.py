@@ -14,16 +14,19 @@ from jaxtyping import Array, Bool, Float, Int
 
 from craft_jax.method import objectives
 
+_LINEAR = "linear"
+
 
 class RefinementHead(nn.Module):
     """f + g(f). The last layer starts at zero, so that an untrained head changes nothing.
 
     g sees the logits less their mean over classes: CLIP's cosines share a large offset that no softmax notices but that
-    would drown what differs between images.
+    would drown what differs between images. `linear` adds a linear map of them to g, which may be known in closed form.
     """
 
     hidden: int
     dropout: float = 0.0
+    linear: bool = False
 
     @nn.compact
     def __call__(self, logits: Float[Array, "*N C"], *, train: bool = False) -> Float[Array, "*N C"]:
@@ -31,7 +34,11 @@ class RefinementHead(nn.Module):
         centred = logits - logits.mean(axis=-1, keepdims=True)
         hidden = nn.relu(nn.Dense(self.hidden)(centred))
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-        return logits + nn.Dense(logits.shape[-1], kernel_init=nn.initializers.zeros)(hidden)
+        refined = logits + nn.Dense(logits.shape[-1], kernel_init=nn.initializers.zeros)(hidden)
+        if not self.linear:
+            return refined
+        zeros = nn.initializers.zeros
+        return refined + nn.Dense(logits.shape[-1], use_bias=False, kernel_init=zeros, name=_LINEAR)(centred)
 
 
 class HeadState(NamedTuple):
@@ -64,10 +71,25 @@ class Refinement(NamedTuple):
 
 def apply(params: Any, logits: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
     """The refined logits f + g(f), float32; the parameters themselves tell the head's width."""
-    return _refine(RefinementHead(hidden=params["params"]["Dense_0"]["bias"].size), params, logits)
+    layers = params["params"]
+    return _refine(RefinementHead(hidden=layers["Dense_0"]["bias"].size, linear=_LINEAR in layers), params, logits)
 
 
-def build(*, hidden: int, dropout: float, mixup: bool, tx: optax.GradientTransformation, batch_size: int) -> Refinement:
+def with_linear(state: HeadState, weights: Float[Array, "C C"]) -> HeadState:
+    """The head whose linear part makes f W of centred logits f, and whose other layers stay."""
+    layers = state.params["params"] | {_LINEAR: {"kernel": weights - jnp.eye(len(weights))}}
+    return state._replace(params={"params": layers})
+
+
+def build(
+    *,
+    hidden: int,
+    dropout: float,
+    mixup: bool,
+    tx: optax.GradientTransformation,
+    batch_size: int,
+    linear: bool = False,
+) -> Refinement:
     """A head of the given width, trained with `tx`.
 
     Args:
@@ -76,8 +98,9 @@ def build(*, hidden: int, dropout: float, mixup: bool, tx: optax.GradientTransfo
       mixup: whether an epoch trains on random mixtures of two images' logits and labels.
       tx: the optimiser; it makes `batches_in_epoch` steps an epoch.
       batch_size: images in a minibatch; the last one of an epoch is padded.
+      linear: whether g has a linear part, which `with_linear` sets.
     """
-    head = RefinementHead(hidden, dropout)
+    head = RefinementHead(hidden, dropout, linear)
 
     def init(key: Array, classes: int) -> HeadState:
         params = head.init(key, jnp.zeros((1, classes)))

@@ -3,11 +3,13 @@
 The last place that sees the whole configuration, beside the loop.
 """
 
+import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jaxtyping import Array
 
 from craft_jax import evaluation
@@ -24,16 +26,17 @@ from craft_jax.method import (
     calibration,
     candidates,
     collaborative,
-    divergence,
     estimators,
     prompt,
-    refinement,
 )
+from craft_jax.method.stacked import StackedHead
 from craft_jax.randomness import Stream, stream_key
+from craft_jax.training import from_settings, probing
+from craft_jax.training.probing import Probed
 
-_CHUNK_BYTES = 2 * 2**30
 _SHARE_OF_MEMORY = 4  # encoded images that would fill more than a quarter of a device are split
-_LIVE_COPIES = 4  # logits, refined logits and their softmaxes live at once
+_BETWEEN = "\0"  # texts that go from host to host
+_PIECES = 8  # of each training photograph, for the prompt to be fitted on
 
 
 class Run(NamedTuple):
@@ -41,7 +44,9 @@ class Run(NamedTuple):
 
     Attributes:
       config: the settings.
+      steps: collaborative steps that the budget pays for.
       problem: what the step looks at, its views in the host's memory until `place` puts them on the devices.
+      probed: what the texts have found; None where none were asked.
       prompt_std: the prompt's `std`, as set or measured.
       method: what the step does.
       state: where it starts.
@@ -53,7 +58,9 @@ class Run(NamedTuple):
     """
 
     config: Config
+    steps: int
     problem: Problem
+    probed: Probed | None
     prompt_std: float
     method: Method
     state: TuningState
@@ -71,6 +78,7 @@ def assemble(
     dataset: FewShotSet,
     config: Config,
     measured_std: float = 0.0,
+    workdir: Path | None = None,
     stream: TextIO | None = None,
 ) -> Run:
     """Encodes the images and builds the parts.
@@ -80,6 +88,7 @@ def assemble(
       dataset: with the shots drawn.
       config: the settings.
       measured_std: what the first queries of a run that is resumed have found; 0 asks them where the settings want it.
+      workdir: folder where what the texts find is kept.
       stream: where host 0 shows how far encoding is; None shows nothing.
 
     Raises:
@@ -99,36 +108,85 @@ def assemble(
     dataset, held_out = hold_out(dataset, config.held_out, config.seed)
     train, choices, test = ([item.image for item in part] for part in (dataset.train, held_out, dataset.test))
     encoder = Encoder(black_box, meter, cache, spread, stream if hosts.is_first() else None, [*train, *choices, *test])
-    views = encoder.training_views(train, views=config.data.views, seed=config.seed)
+    pieces = _PIECES if config.probe.texts and from_settings.fits_whole_answers(config) else 0
+    if config.probe.texts:
+        views = encoder.fixed_views(train, views=max(config.data.views, 1), pieces=pieces, seed=config.seed)
+    else:
+        views = encoder.training_views(train, views=config.data.views, seed=config.seed)
     held_out_handle = jax.device_put(encoder.centre_crops(choices)) if choices else None
     test_handle = jax.device_put(encoder.centre_crops(test))
+    labels, held_out_labels = evaluation.labels_of(dataset.train), evaluation.labels_of(held_out)
+    labelled_views = jax.tree.leaves(views)[0].shape[0] - pieces
+    about = probing.Asked(
+        views, np.asarray(labels), labelled_views, held_out_handle, np.asarray(held_out_labels), dataset.digest()
+    )
+    probed = _probe(black_box, about, meter, config, workdir, stream)
     std = measured_std or hosts.first_alone(lambda: _std(black_box, views, config, meter))
-    generator = build_generator(black_box, config, std)
-    method = build_method(config, generator, len(train), len(black_box.class_names), len(spread.devices))
+    spent = Ledger(**hosts.first_alone(lambda: dataclasses.asdict(meter.ledger)))
+    steps = (config.budget - spent.prompts) // config.search.population_size if config.learn != "probes" else 0
+    generator = from_settings.build_generator(black_box, config, std)
+    method = from_settings.build_method(
+        config, generator, views, labelled_views, len(black_box.class_names), steps, len(spread.devices)
+    )
     if hosts.any_of(_splits_images(config.run.shard_images, views, spread.own[0])):
         method = method._replace(draw_views=candidates.draw_from_shares)
     if remote and not config.run.chunk_pairs:
         method = method._replace(chunk_pairs=-(-config.search.population_size // 2))
+    shown = labelled_views + pieces if pieces else 1
     return Run(
         config=config,
+        steps=steps,
         problem=Problem(
             black_box=black_box,
             generator=generator,
             views=views,
-            labels=evaluation.labels_of(dataset.train),
+            labels=labels,
             seed_key=jax.random.key(config.seed),
+            target=jnp.asarray(probed.target) if probed and pieces else None,
         ),
+        probed=probed,
         prompt_std=std,
         method=method,
-        state=initial_state(method, generator, config, len(black_box.class_names)),
-        cost_of_step=collaborative.cost_of_step(method, config.search.population_size, len(train)),
+        state=from_settings.initial_state(method, generator, config, len(black_box.class_names)),
+        cost_of_step=collaborative.cost_of_step(
+            method, config.search.population_size, images=shown * len(train), trained=len(train)
+        ),
         spread=spread,
         meter=meter,
         held_out=held_out_handle,
-        held_out_labels=evaluation.labels_of(held_out),
+        held_out_labels=held_out_labels,
         test=test_handle,
         test_labels=evaluation.labels_of(dataset.test),
     )
+
+
+def _probe(
+    black_box: BlackBox,
+    about: probing.Asked,
+    meter: Meter,
+    config: Config,
+    workdir: Path | None,
+    stream: TextIO | None,
+) -> Probed | None:
+    """What the texts find, asked by host 0."""
+    if not config.probe.texts:
+        return None
+
+    def ask() -> dict[str, Any]:
+        found = probing.probe(
+            black_box,
+            about,
+            meter,
+            texts=config.probe.texts,
+            seed=config.seed,
+            keep=workdir / probing.FILE if workdir else None,
+            say=lambda line: print(line, file=stream, flush=True) if stream else None,
+        )
+        return {"texts": _BETWEEN.join(found.texts), "target": found.target} | found.head._asdict()
+
+    found = hosts.first_alone(ask)
+    head = StackedHead(found["weights"], found["bias"])
+    return Probed(tuple(found["texts"].split(_BETWEEN)), head, found["target"])
 
 
 def _check_remote(config: Config) -> None:
@@ -159,88 +217,17 @@ def _splits_images(setting: str, views: Handle, device: jax.Device) -> bool:
 
 def _std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> float:
     """The prompt's `std`: as set, or measured by the first queries."""
-    if config.prompt.std or config.learn == "refinement":
-        return config.prompt.std
+    if config.prompt.std or not config.calibration_prompts:
+        return config.prompt.std or float(jnp.sqrt(jnp.mean(black_box.initial_prompt**2)))
     shown = calibration.evenly_spaced(jax.tree.leaves(views)[0].shape[1])
     handle = jax.tree.map(lambda leaf: leaf[0, shown], views)
     images = jax.tree.leaves(handle)[0].shape[0]
     asked = config.calibration_prompts
     meter.admit(Ledger(prompts=asked, search_predictions=asked * images))
-    key, classes = stream_key(config.seed, Stream.CALIBRATION), _classes_apart(black_box, config)
+    key, classes = stream_key(config.seed, Stream.CALIBRATION), from_settings.classes_apart(black_box, config)
     prompts = calibration.perturbed(key, black_box.initial_prompt, classes)
     answers = jnp.concatenate([black_box.predict(one[None], handle) for one in prompts])
     check_finite(answers, black_box)
     settings = config.prompt
     moved = prompt.movement(settings.context, intrinsic_dim=settings.intrinsic_dim, rank=settings.rank)
     return calibration.scale(black_box.initial_prompt, answers) / moved
-
-
-def build_generator(black_box: BlackBox, config: Config, std: float) -> prompt.PromptGenerator:
-    """The map from z to soft prompts that the settings name, in units of `std`."""
-    settings, start = config.prompt, black_box.initial_prompt
-    key = stream_key(config.seed, Stream.PROJECTION)
-    if settings.context == "full":
-        return prompt.full(start, std=std)
-    if settings.context == "low-rank":
-        return prompt.low_rank(key, start, intrinsic_dim=settings.intrinsic_dim, std=std, rank=settings.rank)
-    if settings.context not in ("unified", "class"):
-        raise ValueError(f"prompt.context={settings.context} has no generator here")
-    classes = _classes_apart(black_box, config)
-    return prompt.linear(
-        key, start, intrinsic_dim=settings.intrinsic_dim, std=std, bound=settings.bound, classes=classes
-    )
-
-
-def _classes_apart(black_box: BlackBox, config: Config) -> int:
-    """C where each class has a soft prompt of its own, 0 where they share one."""
-    return len(black_box.class_names) if config.prompt.context == "class" else 0
-
-
-def build_method(config: Config, generator: prompt.PromptGenerator, images: int, classes: int, devices: int) -> Method:
-    """The step's search, head and weights, for N training images of C classes."""
-    search, head = config.search, config.refinement
-    epoch = refinement.batches_in_epoch(images, head.batch_size)
-    pairs = -(-search.population_size // 2)
-    return Method(
-        search=estimators.build(search, stream_key(config.seed, Stream.DIRECTIONS), generator.origin, config.steps),
-        refinement=refinement.build(
-            hidden=head.hidden,
-            dropout=head.dropout,
-            mixup=head.mixup,
-            tx=optax.adam(optax.cosine_decay_schedule(head.learning_rate, config.steps * head.epochs * epoch)),
-            batch_size=head.batch_size,
-        ),
-        learn_prompt=config.learn != "refinement",
-        learn_head=config.learn != "prompt",
-        refined_share={"refined": 1.0, "both": 0.5, "prompt": 0.0}[search.fitness],
-        white_box=search.estimator == "white-box",
-        guarded=search.guarded,
-        query_images=min(search.query_images, images),
-        epochs=head.epochs if config.learn != "prompt" else 1,
-        consistency=config.consistency.weight,
-        head_consistency_steps=round(config.consistency.head_share * config.steps),
-        chunk_pairs=config.run.chunk_pairs or chunk_pairs(pairs, images, classes),
-        devices=devices,
-    )
-
-
-def chunk_pairs(pairs: int, images: int, classes: int) -> int:
-    """Pairs to evaluate at once: as many as a share of memory holds, and few enough for eight devices to have work.
-
-    On a CPU a pair of 100 classes, some 700 tokens, already fills the matrix units, and the caches like it no larger.
-    The number must not depend on how many devices there are, or their bits would.
-    """
-    if jax.default_backend() == "cpu":
-        return max(1, min(-(-pairs // 8), 100 // classes))
-    logits_of_pair = 2 * images * classes * 4
-    return max(1, min(-(-pairs // 8), _CHUNK_BYTES // (_LIVE_COPIES * logits_of_pair)))
-
-
-def initial_state(method: Method, generator: prompt.PromptGenerator, config: Config, classes: int) -> TuningState:
-    """Where a run starts: the unlearnt prompt and an untrained head."""
-    return TuningState(
-        search=method.search.init(generator.origin),
-        guard=divergence.init(generator.origin),
-        head=method.refinement.init(stream_key(config.seed, Stream.HEAD_INIT), classes),
-        step=jnp.zeros((), jnp.int32),
-    )

@@ -18,12 +18,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from craft_jax import tuned_model
 from craft_jax.errors import UserError, silenced
 from craft_jax.files import naming_full_disk
 from craft_jax.tuned_model import TunedModel
 
-FORMAT = 5
-_WITHOUT_DIGEST = 4  # the format before, which is still read
+FORMAT = 6
+_WITHOUT_DIGEST = 4
+_OLDER = (5, _WITHOUT_DIGEST)  # the formats before, which are still read
 CHECKPOINTS = "checkpoints"  # folder in a workdir
 _ITEMS = ("state", "tuned", "about")
 
@@ -138,8 +140,14 @@ class Checkpoints:
     def save(self, step: int, state: Any, tuned: TunedModel, about: dict[str, Any], refined_loss: float) -> None:
         """Starts saving; returns before it is done. A kill in the middle leaves the checkpoints before untouched."""
         leaves = flatten(state)
-        learnt = jax.tree.map(np.asarray, {"prompt": tuned.prompt, "head": tuned.head})
-        about = {"format": FORMAT, "black_box": tuned.black_box, "class_names": tuned.class_names, **about}
+        learnt = jax.tree.map(np.asarray, tuned_model.arrays(tuned))
+        about = {
+            "format": FORMAT,
+            "black_box": tuned.black_box,
+            "class_names": tuned.class_names,
+            "texts": tuned.texts,
+            **about,
+        }
         about["digest"] = _digest(leaves, learnt, about)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(leaves),
@@ -190,14 +198,13 @@ class Checkpoints:
         without = written == _WITHOUT_DIGEST and "digest" not in items.about
         if not without and items.about.get("digest") != _digest(items.state, items.tuned, items.about):
             raise _Damaged(f"checkpoint {step} does not hold what was written")
-        if written not in (FORMAT, _WITHOUT_DIGEST):
+        if written not in (FORMAT, *_OLDER):
             raise UserError(
                 f"{self.folder / str(step)}: checkpoint format {written}, and this version of craft_jax reads format "
                 f"{FORMAT}; use the version that wrote it"
             )
-        tuned = TunedModel(
-            **items.tuned, black_box=items.about["black_box"], class_names=tuple(items.about["class_names"])
-        )
+        about = items.about
+        tuned = tuned_model.from_arrays(items.tuned, about["black_box"], about["class_names"], about.get("texts", ()))
         return Restored(step=step, state=dict(items.state), tuned=tuned, about=items.about, damaged=())
 
 

@@ -21,12 +21,12 @@ from craft_jax.errors import Interrupted
 from craft_jax.files import json_text, sole_writer, write_atomically
 from craft_jax.method import TuningState, collaborative
 from craft_jax.precision import in_32_bits
-from craft_jax.training import assembly, report, resume, selection
+from craft_jax.training import assembly, report, resume
 from craft_jax.training.assembly import Run
 from craft_jax.training.checkpoints import Checkpoints, checksum
 from craft_jax.training.finished import CURVE, METRICS, REPORT, RESULT, Outcome
 from craft_jax.training.metrics_log import Row
-from craft_jax.training.recorder import Recorder, ends, rows_of
+from craft_jax.training.recorder import Recorder, candidate_models, rows_of
 from craft_jax.training.resume import Start
 
 
@@ -87,14 +87,14 @@ def train_alone(
         if finished:
             return finished
     kept = hosts.first_alone(lambda: resume.kept(workdir, black_box, dataset, config, stream))
-    run = assembly.assemble(black_box, dataset, config, kept.get("prompt_std", 0.0), stream)
+    run = assembly.assemble(black_box, dataset, config, kept.get("prompt_std", 0.0), workdir, stream)
     start = resume.go_on(run, kept) if kept else resume.begin(run)
     with _open(workdir) as checkpoints:
         recorder = None if checkpoints is None else _recorder(run, start, dataset, workdir, checkpoints, began, stream)
         with recorder or contextlib.nullcontext(), owners_errors(black_box):
             reached = _loop(run, start, recorder, stop)
     result = hosts.first_alone(lambda: _leave(run, dataset, start, recorder, workdir, time.monotonic() - began))
-    return Outcome(selection.candidate_model(result["chosen"], *ends(run, reached)), result)
+    return Outcome(candidate_models(run, reached)[result["chosen"]], result)
 
 
 def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None]:
@@ -143,12 +143,15 @@ def _loop(run: Run, start: Start, recorder: Recorder | None, stop: Callable[[], 
     )
     state = run.spread.mapped(start.state)
     done = int(start.state.step)
-    while done < config.steps:
+    if recorder and run.probed and not recorder.rows:
+        recorder.add_probes()
+        recorder.save(run.spread.fetch(state))
+    while done < run.steps:
         if hosts.any_of(stop()):
             if recorder:
                 recorder.save(run.spread.fetch(state))
-            raise Interrupted(f"stopped after step {done} of {config.steps}")
-        steps = min(config.run.steps_per_call - done % config.run.steps_per_call, config.steps - done)
+            raise Interrupted(f"stopped after step {done} of {run.steps}")
+        steps = min(config.run.steps_per_call - done % config.run.steps_per_call, run.steps - done)
         before = run.meter.ledger
         run.meter.admit(run.cost_of_step * steps)
         state, metrics = steps_in_one_call(steps)(placed, state)
@@ -156,7 +159,7 @@ def _loop(run: Run, start: Start, recorder: Recorder | None, stop: Callable[[], 
         rows = rows_of(run.spread.fetch(metrics), done, before, run.cost_of_step)
         done += steps
 
-        tested, saved = _due(config.run.eval_every, done, config), _due(config.run.checkpoint_every, done, config)
+        tested, saved = _due(config.run.eval_every, done, run.steps), _due(config.run.checkpoint_every, done, run.steps)
         if saved and hosts.several():
             reached = checksum(run.spread.fetch(state))
             hosts.check_alike(f"states after step {done}", reached, "make their machines and software equal")
@@ -167,18 +170,20 @@ def _loop(run: Run, start: Start, recorder: Recorder | None, stop: Callable[[], 
     return run.spread.fetch(state)
 
 
-def _due(every: int, done: int, config: Config) -> bool:
-    return done == config.steps or (every > 0 and done % every == 0)
+def _due(every: int, done: int, steps: int) -> bool:
+    return done == steps or (every > 0 and done % every == 0)
 
 
-def _result(run: Run, dataset: FewShotSet, last: Row, start: Start, seconds: float) -> Row:
-    ledger, config = run.meter.ledger, run.config
+def _result(run: Run, dataset: FewShotSet, rows: list[Row], start: Start, seconds: float) -> Row:
+    ledger, config, last, models = run.meter.ledger, run.config, rows[-1], candidate_models(run, run.state)
     return {
         "zero_shot": start.zero_shot,
         "prompt_only": last["test_prompt_only"],
         "refined": last["test_refined"],
         "accuracy": last["test_chosen"],
+        "probes": None if run.probed is None else rows[0]["test_probes"],
         "chosen": last["chosen"],
+        "prompts_per_image": {name: model.prompts_per_image for name, model in models.items()},
         "held_out": {"images": int(run.held_out_labels.size), "loss": last["held_out_loss"]},
         "queries": ledger.prompts,
         "predictions": ledger.search_predictions,
@@ -203,7 +208,7 @@ def _leave(
 ) -> Row:
     """Writes report, curve and result; the result last, for it says that the run is finished."""
     assert recorder is not None
-    result = _result(run, dataset, recorder.rows[-1], start, seconds)
+    result = _result(run, dataset, recorder.rows, start, seconds)
     curve = report.curve(workdir / CURVE, recorder.rows, start.zero_shot)
     page = report.markdown(result, report.settings_used(run.config, dataset, run.problem.black_box), curve)
     write_atomically(workdir / REPORT, page)

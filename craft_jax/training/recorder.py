@@ -2,16 +2,18 @@
 
 import dataclasses
 import functools
+import math
 import time
 from pathlib import Path
 from typing import TextIO
 
+import jax
 import jax.numpy as jnp
 
 from craft_jax import evaluation
 from craft_jax.blackbox import Ledger
 from craft_jax.errors import UserError
-from craft_jax.method import Metrics, Problem, TuningState
+from craft_jax.method import Metrics, Problem, TuningState, objectives
 from craft_jax.progress import Progress
 from craft_jax.training import selection
 from craft_jax.training.assembly import Run
@@ -48,13 +50,13 @@ class Recorder:
     ) -> None:
         self._run, self._checkpoints, self._carried, self._began = run, checkpoints, carried, began
         self._log = MetricsLog(log, step, kept, functools.partial(print, file=stream, flush=True))
-        if step == run.config.steps and "test_chosen" not in (self.rows or [{}])[-1]:
+        if step == run.steps and kept != [] and "test_chosen" not in (self.rows or [{}])[-1]:
             raise UserError(
                 f"{log} lacks the last step, which this checkpoint of an older version does not hold; remove "
                 f"{checkpoints.folder / str(step)}, and the same command makes its steps again"
             )
-        self._progress = Progress(run.config.steps, step, run.config.budget, stream)
-        self._saved = step
+        self._progress = Progress(run.steps, step, run.config.budget, stream)
+        self._saved = step if kept != [] else -1
 
     def __enter__(self) -> "Recorder":
         return self
@@ -74,22 +76,44 @@ class Recorder:
             tuned = model_of(run.problem, to_test)
             accuracy = evaluation.measure(run.problem.black_box, tuned, run.test, run.test_labels, run.meter)
             rows[-1] |= {"test_prompt_only": accuracy.prompt_only, "test_refined": accuracy.deployed}
-            if rows[-1]["step"] == run.config.steps:
+            if rows[-1]["step"] == run.steps:
                 rows[-1] |= self._choose(to_test)
         self._log.append(rows)
         self._progress.show(rows[-1], run.meter.ledger)
 
+    def add_probes(self) -> None:
+        """Logs and shows what the probes have found, before the first step."""
+        run = self._run
+        assert run.probed is not None
+        model = candidate_models(run, run.state)[selection.PROBES]
+        accuracy = evaluation.measure(run.problem.black_box, model, run.test, run.test_labels, run.meter)
+        ledger = run.meter.ledger
+        target = jnp.asarray(run.probed.target[: run.method.labelled_views])
+        row: Row = {
+            "step": 0,
+            "prompts": ledger.prompts,
+            "predictions": ledger.search_predictions,
+            "loss": float(jnp.mean(jax.vmap(objectives.cross_entropy, (0, None))(target, run.problem.labels))),
+            "train_refined": 100 * float(jnp.mean(jnp.argmax(target, axis=-1) == run.problem.labels)),
+            "damping": 1.0,
+            "test_prompt_only": self._carried["zero_shot"],
+            "test_refined": self._carried["zero_shot"],
+            "test_probes": accuracy.deployed,
+        }
+        row["refined_loss"] = row["loss"]
+        if run.steps == 0:
+            row |= self._choose(run.state)
+        self._log.append([row])
+        self._progress.show(row, ledger)
+
     def _choose(self, reached: TuningState) -> Row:
         """Which candidate model the run ends with, what held-out photographs said of each, and what it reaches."""
         run, losses = self._run, {}
-        tuned, unlearnt = ends(run, reached)
+        models = candidate_models(run, reached)
         if run.held_out is not None:
-            losses = selection.losses(
-                run.problem.black_box, tuned, unlearnt, run.held_out, run.held_out_labels, run.meter
-            )
-        name = min(losses, key=losses.__getitem__) if losses else selection.REFINED
-        chosen = selection.candidate_model(name, tuned, unlearnt)
-        accuracy = evaluation.measure(run.problem.black_box, chosen, run.test, run.test_labels, run.meter)
+            losses = selection.losses(run.problem.black_box, models, run.held_out, run.held_out_labels, run.meter)
+        name = selection.choose(models, losses, int(run.held_out_labels.size), run.config.deploy.prompts_per_image)
+        accuracy = evaluation.measure(run.problem.black_box, models[name], run.test, run.test_labels, run.meter)
         return {"chosen": name, "test_chosen": accuracy.deployed, "held_out_loss": losses}
 
     def save(self, reached: TuningState) -> None:
@@ -104,15 +128,26 @@ class Recorder:
             "settings": dataclasses.asdict(self._run.config),
             "ledger": dataclasses.asdict(self._run.meter.ledger),
             "prompt_std": self._run.prompt_std,
+            "steps": self._run.steps,
             "seconds": time.monotonic() - self._began,
         }
-        tuned = selection.candidate_model(self.rows[-1].get("chosen", selection.REFINED), *ends(self._run, reached))
-        self._checkpoints.save(step, reached, tuned, about, self.rows[-1]["refined_loss"])
+        models = candidate_models(self._run, reached)
+        limit = self._run.config.deploy.prompts_per_image
+        chosen = self.rows[-1].get("chosen") if self.rows else None
+        tuned = models[chosen or selection.choose(models, {}, 0, limit)]
+        self._checkpoints.save(step, reached, tuned, about, self.rows[-1]["refined_loss"] if self.rows else math.inf)
 
 
-def ends(run: Run, state: TuningState) -> tuple[TunedModel, TunedModel]:
-    """What a state has tuned so far, and what the run began with."""
-    return model_of(run.problem, state), model_of(run.problem, run.state)
+def candidate_models(run: Run, state: TuningState) -> selection.Models:
+    """What may be deployed at a state, by name."""
+    tuned, unlearnt = model_of(run.problem, state), model_of(run.problem, run.state)
+    models = {selection.ZERO_SHOT: unlearnt}
+    if run.config.learn != "probes":
+        models[selection.PROMPT] = tuned._replace(head=unlearnt.head)
+        models[selection.REFINED] = tuned
+    if run.probed is not None:
+        models[selection.PROBES] = tuned._replace(texts=run.probed.texts, stacked=run.probed.head)
+    return models
 
 
 def model_of(problem: Problem, state: TuningState) -> TunedModel:

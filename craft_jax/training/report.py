@@ -32,28 +32,38 @@ def is_whole(result: Path, stream: TextIO) -> bool:
 
 def table(result: Row) -> str:
     """The accuracies of a run as a Markdown table, the deployed model's last."""
-    rows = [
-        ("zero-shot", result["zero_shot"]),
-        ("tuned prompt alone", result["prompt_only"]),
-        ("tuned prompt + refinement", result["refined"]),
-        (f"deployed: {result['chosen']}", result["accuracy"]),
+    costs = result.get("prompts_per_image", {})
+    rows = [("zero-shot", 1, result["zero_shot"])]
+    if result.get("probes") is not None:
+        rows.append(("probes + head in closed form", costs["probes + head"], result["probes"]))
+    if result["learn"] != "probes":
+        rows.append(("tuned prompt alone", 1, result["prompt_only"]))
+        rows.append(("tuned prompt + refinement", 1, result["refined"]))
+    rows.append((f"deployed: {result['chosen']}", costs.get(result["chosen"], 1), result["accuracy"]))
+    width = max(len(name) for name, _, _ in rows)
+    lines = [
+        f"| {'predictions':{width}} | prompts an image | test accuracy |",
+        f"|{'-' * (width + 2)}|-----------------:|--------------:|",
     ]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"| {'predictions':{width}} | test accuracy |", f"|{'-' * (width + 2)}|--------------:|"]
-    lines += [f"| {name:{width}} | {accuracy:>11.1f} % |" for name, accuracy in rows]
+    lines += [f"| {name:{width}} | {cost:>16} | {accuracy:>11.1f} % |" for name, cost, accuracy in rows]
     return "\n".join(lines)
 
 
 def ledger_lines(ledger: dict[str, int]) -> list[str]:
     """What the run asked of its black box, a line each."""
     return [
-        f"prompts queried by the search: {ledger['prompts']:,}",
+        f"prompts queried: {ledger['prompts']:,}{_texts(ledger)}",
         f"predictions (prompts x images) for the search: {ledger['search_predictions']:,}",
         f"predictions of the present prompt, to train the head and centre the search: {ledger['centre_predictions']:,}",
         f"predictions to measure accuracy and to choose: {ledger['evaluation_predictions']:,}",
         f"images encoded: {ledger['images_encoded']:,}",
         *_sent_lines(ledger),
     ]
+
+
+def _texts(ledger: dict[str, int]) -> str:
+    texts = ledger.get("texts", 0)
+    return f", {texts:,} texts among them, whose predictions are {ledger['probe_predictions']:,}" if texts else ""
 
 
 def _sent_lines(ledger: dict[str, int]) -> list[str]:
@@ -178,10 +188,14 @@ def draw_curve(path: Path, rows: Sequence[Row], zero_shot: float) -> None:
         color="tab:red",
         label="test, prompt + refinement",
     )
+    if "test_probes" in rows[0]:
+        axes.plot(
+            [rows[0]["prompts"]], [rows[0]["test_probes"]], "*", ms=13, color="tab:green", label="test, probes + head"
+        )
     axes.set(
         xlabel="queries (prompts evaluated)" if count == "prompts" else "steps",
         ylabel="accuracy in %",
-        xlim=(0, queries[-1]),
+        xlim=(0, 1.05 * queries[-1]),
     )
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

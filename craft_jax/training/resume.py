@@ -20,7 +20,6 @@ from craft_jax.training.assembly import Run
 from craft_jax.training.checkpoints import CHECKPOINTS, Checkpoints, Restored, open_for_prediction, unflatten
 from craft_jax.training.finished import RESULT, Outcome
 from craft_jax.training.metrics_log import Row
-from craft_jax.tuned_model import TunedModel
 
 
 class Start(NamedTuple):
@@ -44,7 +43,7 @@ def kept(workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Config
         for line in restored.warnings():
             print(line, file=stream)
         checkpoints.drop(restored.damaged)
-    print(f"resuming {workdir} after step {restored.step} of {config.steps}", file=stream, flush=True)
+    print(f"resuming {workdir} after step {restored.step} of {_steps(restored, config)}", file=stream, flush=True)
     about = {name: restored.about[name] for name in ("prompt_std", "zero_shot", "seconds", "ledger")}
     return about | {"state": restored.state, "metrics": restored.about.get("metrics")}
 
@@ -73,18 +72,23 @@ def finished(workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Co
     def find() -> Row | None:
         restored = open_for_prediction(workdir)
         _check_same_run(restored, black_box, dataset, config, workdir)
-        if restored.step < config.steps:
+        if restored.step < _steps(restored, config):
             return None
         line = f"{workdir} holds this run, finished; choose another --workdir to run it again"
         print(worded(line), file=stream, flush=True)
         result = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
-        return {"prompt": restored.tuned.prompt, "head": restored.tuned.head, "result": result}
+        return tuned_model.arrays(restored.tuned) | {"texts": json.dumps(restored.tuned.texts), "result": result}
 
     found = hosts.first_alone(find)
     if found is None:
         return None
-    tuned = TunedModel(found["prompt"], found["head"], black_box.identity, black_box.class_names)
+    tuned = tuned_model.from_arrays(found, black_box.identity, black_box.class_names, json.loads(found["texts"]))
     return Outcome(tuned, found["result"])
+
+
+def _steps(restored: Restored, config: Config) -> int:
+    """Of the whole run, which what was asked before the first step left room for; older versions asked no texts."""
+    return int(restored.about.get("steps", config.steps))
 
 
 def _check_same_run(
@@ -95,7 +99,8 @@ def _check_same_run(
     made, asked = flat_settings(restored.about["settings"]), flat_settings(dataclasses.asdict(config))
     identity.check_settings(made, asked, workdir)
     # A finished run that lies where it lay need not read its photographs; older versions kept no digest of content.
-    unread = "content" not in restored.about or restored.step == config.steps and not identity.moved(made, asked)
+    over = restored.step == _steps(restored, config)
+    unread = "content" not in restored.about or over and not identity.moved(made, asked)
     same = restored.about["photographs"] == dataset.digest() if unread else False
     if not same and restored.about.get("content") != dataset.content():
         raise UserError(

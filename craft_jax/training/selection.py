@@ -1,7 +1,10 @@
-"""The choice on held-out photographs among zero-shot, the tuned prompt, and the tuned prompt with the refinement head.
+"""The choice on held-out photographs among zero-shot, the tuned prompt without and with its head, and the probes' head.
 
-Where few shots mislead, tuning can end below zero-shot; held-out photographs (never the test's) can tell.
+Where few shots mislead, tuning can end below zero-shot; held-out photographs (never the test's) can tell. They are few,
+so that what needs no search is believed until they say otherwise.
 """
+
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,32 +16,60 @@ from craft_jax.blackbox import BlackBox, Handle, Meter
 from craft_jax.method import objectives
 from craft_jax.tuned_model import TunedModel
 
-ZERO_SHOT, PROMPT, REFINED = "zero-shot", "prompt", "prompt + refinement"
+ZERO_SHOT, PROMPT, REFINED, PROBES = "zero-shot", "prompt", "prompt + refinement", "probes + head"
 _TEMPERATURES = 2.0 ** np.arange(-4, 2.5, 0.5)
+_HEAD_START = 3.0  # of the probes, in nats over all held-out images
 
-
-def candidate_model(name: str, tuned: TunedModel, unlearnt: TunedModel) -> TunedModel:
-    """The model that goes by one of the three names; the unlearnt one's head changes nothing."""
-    return {ZERO_SHOT: unlearnt, PROMPT: tuned._replace(head=unlearnt.head), REFINED: tuned}[name]
+Models = dict[str, TunedModel]
+"""What a run may deploy, by name."""
 
 
 def losses(
-    black_box: BlackBox, tuned: TunedModel, unlearnt: TunedModel, handle: Handle, labels: Int[Array, " N"], meter: Meter
+    black_box: BlackBox, models: Models, handle: Handle, labels: Int[Array, " N"], meter: Meter
 ) -> dict[str, float]:
     """Each candidate model's cross-entropy on held-out photographs, at its own best temperature.
 
     Args:
       black_box: that they were tuned for.
-      tuned: after the last step.
-      unlearnt: as the run began.
+      models: to choose from.
       handle: of the held-out photographs.
       labels: theirs.
-      meter: stands before the two queries.
+      meter: stands before every query; what two models ask alike is asked once.
     """
-    plain, refined = evaluation.logits(black_box, tuned, handle, labels.size, meter)
-    start, _ = evaluation.logits(black_box, unlearnt, handle, labels.size, meter)
-    answers = {ZERO_SHOT: start, PROMPT: plain, REFINED: refined}
-    return {name: float(_best_cross_entropy(logits, labels)) for name, logits in answers.items()}
+    return {
+        name: float(_best_cross_entropy(logits, labels))
+        for name, logits in answers(black_box, models, handle, labels.size, meter).items()
+    }
+
+
+def answers(
+    black_box: BlackBox, models: Models, handle: Handle, images: int, meter: Meter
+) -> dict[str, Float[Array, "N C"]]:
+    """Each model's refined logits of N images."""
+    found: dict[str, Float[Array, "N C"]] = {}
+    for name, model in models.items():
+        if name == PROMPT and REFINED in models:
+            found[PROMPT], found[REFINED] = evaluation.logits(black_box, models[REFINED], handle, images, meter)
+        elif name not in found:
+            found[name] = evaluation.logits(black_box, model, handle, images, meter)[1]
+    return found
+
+
+def choose(models: Models, losses: Mapping[str, float], images: int, prompts_per_image: int) -> str:
+    """The name of the model to deploy.
+
+    Args:
+      models: to choose from.
+      losses: on held-out images; empty where there are none, so that nothing tells but what the models are.
+      images: how many were held out.
+      prompts_per_image: that a labelled image may cost; 0 sets no limit.
+    """
+    admitted = [
+        name for name, model in models.items() if not prompts_per_image or model.prompts_per_image <= prompts_per_image
+    ]
+    if not losses:
+        return next(name for name in (PROBES, REFINED, PROMPT, ZERO_SHOT) if name in admitted)
+    return min(admitted, key=lambda name: losses[name] - (_HEAD_START / images if name == PROBES else 0.0))
 
 
 def _best_cross_entropy(logits: Float[Array, "N C"], labels: Int[Array, " N"]) -> Float[Array, ""]:

@@ -11,6 +11,7 @@ from craft_jax.method.estimators.antithetic import antithetic, guided
 from craft_jax.method.estimators.ask_tell import Search, exact
 from craft_jax.method.estimators.cma_es import cma_es, library
 from craft_jax.method.estimators.directions import DIRECTIONS
+from craft_jax.method.estimators.gauss_newton import RADII, GaussNewton
 from craft_jax.method.estimators.shaping import SHAPINGS
 from craft_jax.method.estimators.spsa import one_sided, spsa
 
@@ -23,7 +24,7 @@ def check_installed(settings: SearchConfig) -> None:
         library()
 
 
-def build(settings: SearchConfig, key: Array, origin: Float[Array, "B dim"], steps: int) -> Search:
+def build(settings: SearchConfig, key: Array, origin: Float[Array, "B dim"], steps: int) -> Search | GaussNewton:
     """The search that the settings name.
 
     Args:
@@ -46,6 +47,8 @@ def build(settings: SearchConfig, key: Array, origin: Float[Array, "B dim"], ste
     if settings.estimator == "cma-es":
         population = settings.population_size
         return cma_es(key, population_size=population, sigma=settings.sigma, shape=origin.shape)
+    if settings.estimator == "gauss-newton":
+        return GaussNewton(key, settings.population_size - len(RADII), settings.sigma)
     if settings.estimator == "white-box":
         return exact(tx)
     raise ValueError(f"search.estimator={settings.estimator} has no search here")

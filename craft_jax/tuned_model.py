@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from craft_jax.blackbox import BlackBox, prompts_for
 from craft_jax.errors import UserError
-from craft_jax.method.stacked import StackedHead
+from craft_jax.method import StackedHead
 
 
 class TunedModel(NamedTuple):

@@ -38,7 +38,8 @@ def _arguments(coop_root, workdir, *more):
     return [
         "main", f"--config={REPOSITORY}/configs/caltech.py", f"--workdir={workdir}", f"--config.data.root={coop_root}",
         "--config.black_box.model=bundled", "--config.data.shots=4", "--config.data.views=2",
-        "--config.query_budget=61", *more,
+        "--config.query_budget=61", "--config.search.estimator=antithetic", "--config.search.sigma=1.0",
+        "--config.search.population_size=10", "--config.probe.texts=0", *more,
     ]  # fmt: skip
 
 
@@ -63,8 +64,8 @@ def test_the_main_job_tunes_on_a_folder_in_coops_layout(tuned, capsys, coop_root
         (["--config=configs/demo.py", "--config.data.shots=four"], "--config.data.shots=four"),
         (["--config=configs/demo.py", "--config.data.shots=0"], "data.shots=0 must be at least 1"),
         (["--config=configs/demo.py", "--config.data.shots=99"], "class 'pizza' has 26 training photographs, fewer"),
-        (["--config=configs/demo.py", "--config.query_budget=8"], "query_budget=8 does not pay for one step"),
-        (["--config=configs/demo.py:papr"], "no recipe 'papr'; there are craft, unified, paper"),
+        (["--config=configs/demo.py:by-class", "--config.query_budget=8"], "query_budget=8 does not pay for one step"),
+        (["--config=configs/demo.py:papr"], "no recipe 'papr'; there are craft, probe, by-class, unified, paper"),
         (["--config=configs/ucf.py:tfds"], "variant tfds: TensorFlow Datasets has no ucf101"),
         (["--config=configs/demo.py", "--config.data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["--config=configs/demo.py", "--config.black_box.model=/nowhere"], "black_box.model='/nowhere'"),

@@ -33,31 +33,38 @@ def test_every_config_file_holds_valid_settings(path):
     assert from_config_dict(module["get_config"]()).steps >= 1
 
 
+BY_CLASS = {"probe": {"texts": 0}, "search": {"estimator": "antithetic", "population_size": 10}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"learn": "probes", "probe": {"texts": 0}}, "learn=probes asks texts, and probe.texts=0 allows none"),
+        ({"probe": {"texts": 0}}, "search.estimator=gauss-newton fits prompts to the probes' head; raise probe.texts"),
+        ({"prompt": {"context": "unified"}}, "search.estimator=gauss-newton needs prompt.context=class, not unified"),
+        ({"search": {"population_size": 4}}, "search.population_size=4 must be at least 5"),
         ({"data": {"shotz": 4}}, "unknown setting data.shotz; did you mean shots?"),
         ({"data": 4}, "data is a group of settings"),
         ({"seed": "1"}, "seed='1' must be a whole number, not str"),
         ({"seed": True}, "seed=True must be a whole number, not bool"),
         ({"data": {"shots": 0}}, "data.shots=0 must be at least 1"),
         ({"search": {"sigma": float("nan")}}, "search.sigma=nan must be a finite number"),
-        ({"search": {"population_size": 7}}, "search.population_size=7 must be even"),
+        ({"search": {"estimator": "antithetic", "population_size": 7}}, "search.population_size=7 must be even"),
         ({"search": {"directions": "sideways"}}, "search.directions='sideways' must be one of orthogonal, gaussian"),
         (
-            {"query_budget": 30},
+            {**BY_CLASS, "query_budget": 30},
             "query_budget=30 does not pay for one step of search.population_size=10 and 21 prompts that measure "
             "prompt.std; raise query_budget to 31 at least or lower search.population_size to 8 at most",
         ),
         (
-            {"query_budget": 22},
+            {**BY_CLASS, "query_budget": 22},
             "query_budget=22 does not pay for one step of search.population_size=10 and 21 prompts that measure "
             "prompt.std; raise query_budget to 31 at least",
         ),
         ({"query_budget": 10**20 - 1}, "query_budget=99999999999999999999 is too large"),
         ({"refinement": {"hidden": 2**63}}, "refinement.hidden=9223372036854775808 is too large"),
         ({"search": {"sigma": 10**400}}, "search.sigma=a number of 1329 bits is too large"),
-        ({"prompt": {"intrinsic_dim": 4}}, "orthogonal directions have room for 4 pairs"),
+        ({**BY_CLASS, "prompt": {"intrinsic_dim": 4}}, "orthogonal directions have room for 4 pairs"),
         ({"search": {"clip": -2.0}}, "search.clip=-2.0 must be 0, above 0, or -1"),
         ({"search": {"estimator": "spsa"}}, "search.estimator=spsa moves all coordinates by one loss"),
         (

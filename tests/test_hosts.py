@@ -142,6 +142,7 @@ class Job:
                 f"--workdir={workdir}", f"--config.data.root={coop_root}", "--config.data.shots=4",
                 "--config.data.views=7",
                 "--config.black_box.model=bundled", "--config.query_budget=117", "--config.search.population_size=8",
+                "--config.search.estimator=antithetic", "--config.search.sigma=1.0", "--config.probe.texts=0",
                 "--config.run.steps_per_call=2", "--config.run.eval_every=4", "--config.run.checkpoint_every=4",
                 "--config.run.reuse_features=False", f"--host_timeout={timeout}",
                 *(meeting if count > 1 else []), *more, *(differing or {}).get(index, []),

@@ -92,7 +92,7 @@ def test_the_published_figures_stand_where_the_paper_has_them(tmp_path):
 
 def _planned(workdir, *, protocol, **data):
     overrides = [f"--config.data.{name}={value}" for name, value in data.items()]
-    overrides += ["--config.prompt.context=unified"]
+    overrides += ["--config.prompt.context=unified", "--config.search.estimator=antithetic"]
     return plan.plan(
         f"{CONFIGS}/pets.py", overrides, shots=(3,), seeds=(1,), workdir=workdir, protocol=protocol,
         targets=f"{CONFIGS}/dtd.py",

@@ -381,7 +381,8 @@ def test_the_command_line_tunes_a_resnet_and_labels_a_photograph(tiny_folder, co
         [
             "main", "--config=configs/caltech.py", f"--workdir={tmp_path / 'run'}", f"--config.data.root={coop_root}",
             f"--config.black_box.model={tiny_folder}", "--config.data.shots=1", "--config.data.views=1",
-            "--config.query_budget=40",
+            "--config.query_budget=40", "--config.search.estimator=antithetic", "--config.search.population_size=10",
+            "--config.probe.texts=0",
         ]
     )  # fmt: skip
     assert json.loads((tmp_path / "run" / training.RESULT).read_text())["black_box"] == str(tiny_folder)

@@ -162,7 +162,7 @@ def test_the_images_of_a_minibatch_change_from_step_to_step(small_black_box, sma
     run = _run(small_black_box, small_set, small_config, population_size=8, query_images=5)
     labels = []
     for step in (0, 0, 1):
-        views = collaborative._draw_views(run.problem, run.method.epochs, jnp.asarray(step))
+        views = collaborative._draw_views(run.method, run.problem, jnp.asarray(step))
         logits = jnp.arange(12.0)[:, None] * jnp.ones(3)
         centre = collaborative._centre(run.method, run.problem, views, logits, jnp.asarray(step))
         rows = centre.logits[:, 0].astype(int)
@@ -198,7 +198,7 @@ def test_every_recipe_runs_and_spends_no_more_than_its_budget(name, tmp_path, sm
 
 
 def test_an_unknown_recipe_is_named_with_the_known_ones():
-    with pytest.raises(UserError, match="no recipe 'crafty'; there are craft, unified, paper"):
+    with pytest.raises(UserError, match="no recipe 'crafty'; there are craft, probe, by-class, unified, paper"):
         recipes.apply(Config(), "crafty")
 
 
@@ -235,20 +235,22 @@ def test_a_step_that_finds_no_finite_loss_goes_back_to_the_best_point_and_leaves
 # The choice at the end
 
 
-def _contenders(run):
-    tuned = recorder.ends(run, run.state)[0]
+def _misled(run):
+    """The models of a run that has learnt nothing but a head that is of no use."""
+    models = recorder.candidate_models(run, run.state)
+    tuned = models[selection.REFINED]
     misled = jax.tree.map(lambda leaf: leaf + 5 * jax.random.normal(jax.random.key(0), leaf.shape), tuned.head)
-    return tuned._replace(head=misled), tuned
+    return models | {selection.REFINED: tuned._replace(head=misled)}
 
 
 def test_a_misleading_head_is_left_out(small_black_box, small_set, small_config):
     run = _run(small_black_box, small_set, small_config)
-    tuned, unlearnt = _contenders(run)
-    losses = selection.losses(small_black_box, tuned, unlearnt, run.held_out, run.held_out_labels, run.meter)
+    models = _misled(run)
+    losses = selection.losses(small_black_box, models, run.held_out, run.held_out_labels, run.meter)
 
     assert losses[selection.PROMPT] < losses[selection.REFINED]
     assert losses[selection.PROMPT] == pytest.approx(losses[selection.ZERO_SHOT])
-    chosen = selection.candidate_model(selection.PROMPT, tuned, unlearnt)
+    chosen = models[selection.PROMPT]
     logits = jax.random.normal(jax.random.key(1), (4, 3))
     np.testing.assert_array_equal(refinement.apply(chosen.head, logits), logits)
 

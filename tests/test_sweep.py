@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).parent.parent
 CONFIGS = REPOSITORY / "configs"
 TINY = [
     "--config.black_box.model=bundled", "--config.data.views=1", "--config.query_budget=8", "--config.prompt.std=0.01",
+    "--config.search.estimator=antithetic", "--config.search.sigma=1.0", "--config.probe.texts=0",
     "--config.search.population_size=8", "--config.refinement.hidden=8", "--config.run.devices=1",
 ]  # fmt: skip
 

@@ -41,7 +41,10 @@ def check_search(search: "SearchConfig", prompt: "PromptConfig") -> None:
     """Raises UserError where the search does not fit the prompt, or itself."""
     name = search.estimator
     if name == "gauss-newton" and prompt.context != "class":
-        raise UserError(f"search.estimator=gauss-newton needs prompt.context=class, not {prompt.context}")
+        raise UserError(
+            f"search.estimator=gauss-newton needs prompt.context=class, not {prompt.context}; take the recipe unified, "
+            "as in --config=configs/demo.py:unified, or another search.estimator"
+        )
     if name == "gauss-newton" and search.population_size < _SMALLEST_GAUSS_NEWTON:
         raise UserError(
             f"search.population_size={search.population_size} must be at least {_SMALLEST_GAUSS_NEWTON} with "

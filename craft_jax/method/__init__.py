@@ -16,12 +16,14 @@ from craft_jax.method import (
 )
 from craft_jax.method.candidates import AXIS
 from craft_jax.method.collaborative import Method, Metrics, Problem, TuningState
+from craft_jax.method.stacked import StackedHead
 
 __all__ = [
     "AXIS",
     "Method",
     "Metrics",
     "Problem",
+    "StackedHead",
     "TuningState",
     "calibration",
     "candidates",

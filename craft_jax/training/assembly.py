@@ -3,7 +3,6 @@
 The last place that sees the whole configuration, beside the loop.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -13,7 +12,19 @@ import numpy as np
 from jaxtyping import Array
 
 from craft_jax import evaluation
-from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, check_finite, interface, is_remote, sent_to
+from craft_jax.blackbox import (
+    SOFT_PROMPTS,
+    TEXTS,
+    BlackBox,
+    Handle,
+    Ledger,
+    Meter,
+    check_finite,
+    interface,
+    is_remote,
+    prompts_for,
+    sent_to,
+)
 from craft_jax.config import Config
 from craft_jax.data import FewShotSet, hold_out
 from craft_jax.distributed import devices, hosts
@@ -22,6 +33,7 @@ from craft_jax.errors import UserError
 from craft_jax.method import (
     Method,
     Problem,
+    StackedHead,
     TuningState,
     calibration,
     candidates,
@@ -29,7 +41,6 @@ from craft_jax.method import (
     estimators,
     prompt,
 )
-from craft_jax.method.stacked import StackedHead
 from craft_jax.randomness import Stream, stream_key
 from craft_jax.training import from_settings, probing
 from craft_jax.training.probing import Probed
@@ -98,6 +109,7 @@ def assemble(
     if black_box.class_names != dataset.class_names:
         raise UserError("the black box and the photographs have different classes; load it with their class_names")
     estimators.check_installed(config.search)
+    _check_takes(black_box, config)
     remote = is_remote(black_box.identity)
     if remote:
         _check_remote(config)
@@ -122,8 +134,7 @@ def assemble(
     )
     probed = _probe(black_box, about, meter, config, workdir, stream)
     std = measured_std or hosts.first_alone(lambda: _std(black_box, views, config, meter))
-    spent = Ledger(**hosts.first_alone(lambda: dataclasses.asdict(meter.ledger)))
-    steps = (config.budget - spent.prompts) // config.search.population_size if config.learn != "probes" else 0
+    steps = _steps(config, probed, len(black_box.class_names))
     generator = from_settings.build_generator(black_box, config, std)
     method = from_settings.build_method(
         config, generator, views, labelled_views, len(black_box.class_names), steps, len(spread.devices)
@@ -160,6 +171,14 @@ def assemble(
     )
 
 
+def _steps(config: Config, probed: Probed | None, classes: int) -> int:
+    """Collaborative steps that the budget pays for after the texts, and what measures the prompt's scale."""
+    if config.learn == "probes":
+        return 0
+    texts = prompts_for(len(probed.texts), classes) if probed else 0
+    return max(config.budget - config.calibration_prompts - texts, 0) // config.search.population_size
+
+
 def _probe(
     black_box: BlackBox,
     about: probing.Asked,
@@ -187,6 +206,18 @@ def _probe(
     found = hosts.first_alone(ask)
     head = StackedHead(found["weights"], found["bias"])
     return Probed(tuple(found["texts"].split(_BETWEEN)), head, found["target"])
+
+
+def _check_takes(black_box: BlackBox, config: Config) -> None:
+    """Raises UserError where the settings ask what the black box does not take."""
+    model = black_box.identity["model"]
+    if config.learn != "probes" and SOFT_PROMPTS not in black_box.takes:
+        raise UserError(f"{model} takes no soft prompts; take the recipe probe, or set learn=probes")
+    if config.probe.texts and TEXTS not in black_box.takes:
+        raise UserError(
+            f"{model} takes no texts; set probe.texts=0 and take a recipe that searches soft prompts alone, such as "
+            "by-class"
+        )
 
 
 def _check_remote(config: Config) -> None:
@@ -217,6 +248,8 @@ def _splits_images(setting: str, views: Handle, device: jax.Device) -> bool:
 
 def _std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> float:
     """The prompt's `std`: as set, or measured by the first queries."""
+    if SOFT_PROMPTS not in black_box.takes:
+        return 0.0
     if config.prompt.std or not config.calibration_prompts:
         return config.prompt.std or float(jnp.sqrt(jnp.mean(black_box.initial_prompt**2)))
     shown = calibration.evenly_spaced(jax.tree.leaves(views)[0].shape[1])

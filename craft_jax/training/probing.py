@@ -17,11 +17,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from craft_jax.blackbox import TEXTS, BlackBox, Handle, Ledger, Meter, captions, check_finite, is_remote, prompts_for
-from craft_jax.errors import UserError
+from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, captions, check_finite, is_remote, prompts_for
 from craft_jax.files import naming_full_disk, replacing
-from craft_jax.method import stacked
-from craft_jax.method.stacked import StackedHead
+from craft_jax.method import StackedHead, stacked
 from craft_jax.randomness import Stream, host_generator
 
 FILE = "probes.npz"
@@ -95,13 +93,8 @@ def probe(
       say: is told of a file that is damaged.
 
     Raises:
-      UserError: where the black box takes no texts, a caption does not fit, or an answer is not finite.
+      UserError: where a caption does not fit, or an answer is not finite.
     """
-    if TEXTS not in black_box.takes:
-        raise UserError(
-            f"{black_box.identity['model']} takes no texts; set probe.texts=0 and a recipe that searches soft prompts, "
-            "such as by-class"
-        )
     key = _key(black_box, about, texts, seed)
     classes = len(black_box.class_names)
     found = _read(keep, key, say) if keep else None

@@ -200,7 +200,8 @@ def connect(
     """
     _check_threads()
     takes = _takes(owner, initial_prompt)
-    start = np.asarray(np.zeros((0, 0)) if initial_prompt is None else initial_prompt, np.float32)
+    # One that is never asked, where there is none: checkpoints hold no empty arrays.
+    start = np.asarray(np.zeros((1, 1)) if initial_prompt is None else initial_prompt, np.float32)
     if SOFT_PROMPTS in takes and (start.ndim != 2 or not start.size):
         raise UserError(f"initial_prompt has shape {start.shape}, not [n_ctx, d]")
     told = f"{name} {image_size} {probabilities} {start.shape}".encode()

@@ -215,16 +215,18 @@ def _fit_whole_answers(
         )
         return flat.reshape(-1, *target.shape)
 
+    # The barriers keep XLA from fusing in ways that depend on the devices, which would change the last bits.
+    fixed = jax.lax.optimization_barrier
+
     with jax.default_matmul_precision("float32"):
-        present = problem.black_box.predict(problem.generator(state.z)[None], handle)[0]
-        proposed = search.propose(state, present, answers(search.ask(state)), target)
-        logits = jnp.concatenate([present[None], answers(proposed)])
-        logits = gauss_newton.centred(logits)
-        objectives = jax.lax.map(lambda one: gauss_newton.objective(one, target), logits) / total
+        present = fixed(problem.black_box.predict(problem.generator(state.z)[None], handle)[0])
+        proposed = fixed(search.propose(state, present, answers(fixed(search.ask(state))), target))
+        logits = fixed(gauss_newton.centred(jnp.concatenate([present[None], answers(proposed)])))
+        objectives = fixed(jax.lax.map(lambda one: gauss_newton.objective(one, target), logits) / total)
         moved = search.settle(state, proposed, objectives[1:], objectives[0])
         # The same choice that `settle` makes.
         best = jnp.where(objectives[1:].min() < objectives[0], 1 + jnp.argmin(objectives[1:]), 0)
-        return moved, gauss_newton.linear_map(logits[best], target)
+        return fixed((moved, gauss_newton.linear_map(logits[best], target)))
 
 
 def _fitted_views(method: Method, problem: Problem, number: Array) -> tuple[Handle, Float[Array, "M C"]]:

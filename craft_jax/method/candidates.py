@@ -75,7 +75,9 @@ def evaluate(
     """
 
     def query_chunk(chunk: Float[Array, "k B dim"]) -> Float[Array, "k B"]:
-        return jax.vmap(fitness_of)(black_box.predict(generator(chunk), handle))
+        # The barriers keep XLA from fusing a chunk with its neighbours where it is the only one of its device.
+        prompts = jax.lax.optimization_barrier(generator(chunk))
+        return jax.vmap(fitness_of)(jax.lax.optimization_barrier(black_box.predict(prompts, handle)))
 
     mine = _share(candidates, chunk_pairs, devices)
     fitness = jax.lax.all_gather(jax.lax.map(query_chunk, mine), AXIS)

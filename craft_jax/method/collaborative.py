@@ -119,7 +119,8 @@ def build_step(method: Method) -> Step:
         views = _draw_views(method, problem, state.step)
         present = problem.generator(state.search.z)
         logits = problem.black_box.predict(present[None], method.draw_views(problem.views, views))
-        logits = logits.reshape(*views.shape, -1)
+        # The barrier keeps XLA from fusing them with what follows in ways that depend on the devices.
+        logits = jax.lax.optimization_barrier(logits.reshape(*views.shape, -1))
 
         guard, diverged = state.guard, jnp.zeros((), bool)
         if method.guarded and method.learn_prompt:

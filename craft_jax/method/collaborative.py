@@ -159,13 +159,9 @@ def build_step(method: Method) -> Step:
 
 
 def cost_of_step(method: Method, population_size: int, *, images: int, trained: int) -> Ledger:
-    """What one step asks of the black box: the candidates, and the present prompt's predictions.
+    """What one step asks: candidates of `images` (N, or V N where all views answer), and the present prompt of each.
 
-    Args:
-      method: of the step.
-      population_size: candidates.
-      images: that answer a query: N, or V N where all views do.
-      trained: N, that the head is trained on.
+    The head is trained on `trained` of them, N, an epoch.
     """
     prompts = population_size if method.learn_prompt else 0
     answering = method.query_images or images

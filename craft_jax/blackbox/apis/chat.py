@@ -77,12 +77,12 @@ class Chat:
             place = marks.get(token.strip().upper())
             if place is not None:
                 scores[place] = np.nansum([scores[place], math.exp(min(logarithm, 0.0))])
+        self._check_digits(scores, texts)
         strange = bool(np.isnan(scores).all())
         self._strange, self._understood = self._strange + strange, self._understood or not strange
         if strange and not self._understood and self._strange >= _FIRST:
             shown = ", ".join(repr(token) for token, _ in alternatives[:5])
             raise Wrong(f"no label's {_NAMES[self._api.marks]} is among its likeliest tokens, {shown}")
-        self._check_digits(scores, texts)
         return scores
 
     def _check_digits(self, scores: Float[np.ndarray, " T"], texts: Sequence[str]) -> None:

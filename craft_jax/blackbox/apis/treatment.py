@@ -12,6 +12,7 @@ PROBABILITIES, SIGMOIDS, COSINES, LOGARITHMS = "probabilities", "independent pro
 
 _DECIMALS = range(2, 8)  # of rounding: fewer would tell nothing, more are those of float32
 _LEAST = 1e-12  # of a probability that is not rounded
+_ZERO = 0.05  # steps that a probability rounded to 0 is taken as; no share told more of many images (docs/apis.md)
 _SUM_SLACK = 0.05
 _ENOUGH = 20  # numbers by which a rounding is told
 
@@ -62,7 +63,10 @@ def treat(
     step = min(rounding_step(scores), finest)
     if step:
         lost = float(np.mean(scores[np.isfinite(scores)] < step / 2))
-        notes.append(f"answers are rounded to steps of {step:g}, which leave {lost:.0%} of them 0")
+        notes.append(
+            f"answers are rounded to steps of {step:g}, which leave {lost:.0%} of them 0; fewer texts a request "
+            "(api.texts) lose less"
+        )
     if kind == SIGMOIDS:
         notes.append("answers do not sum to 1, and are taken as one probability for each label by itself")
     missing = ~np.isfinite(scores)
@@ -116,7 +120,7 @@ def _logarithms(
     known = np.where(missing, 0.0, scores)
     if missing.any():
         known = np.where(missing, _left(scores, missing, sigmoids=sigmoids), known)
-    floor = step / 4 if step else _LEAST
+    floor = step * _ZERO if step else _LEAST
     values = np.maximum(known, floor)
     logits = np.log(values)
     if sigmoids:

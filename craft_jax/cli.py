@@ -1,6 +1,7 @@
 """What the commands share: reading flags, and turning a user's mistake into one line and a non-zero exit."""
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -38,6 +39,7 @@ def parse(
       UserError: for an unknown flag or setting, a value of the wrong type, or a settings file that cannot be loaded.
     """
     flags.DEFINE_bool("help", False, "Shows this help.", flag_values=values, short_name="h")
+    sys.modules.pop(_SETTINGS_MODULE, None)  # a file without get_config would else have that of the one before
     try:
         rest = values(argv)
     except Exception as error:  # a settings file can raise anything
@@ -64,6 +66,8 @@ def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str], *, in
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own start-up chatter
     os.environ["JAX_ENABLE_X64"] = "0"  # `precision` says why
     pay_compilation_once()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show a name is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(argv)
     except UserError as error:
@@ -136,6 +140,7 @@ def _without_config(error: Exception, settings: Sequence[str]) -> UserError | No
 def _in_our_words(message: str) -> str:
     """What Python says of a text that is no number."""
     message = re.sub(r":? ?invalid literal for int\(\) with base \d+: .*", " must be a whole number", message)
+    message = re.sub(r": \('Non-boolean argument to boolean flag', .*", " must be true or false", message)
     return re.sub(r":? ?could not convert string to float: .*", " must be a number", message)
 
 

@@ -49,11 +49,10 @@ def needed(package: str, purpose: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # the latter of a variable that a package reads, such as MPLBACKEND
         reason = str(error).partition("\n")[0]
-        raise NotInstalled(
-            f"{purpose} needs {package}, which cannot be imported here ({reason}); pip install {package}"
-        ) from error
+        remedy = f"; pip install {package}" if isinstance(error, ImportError) else ""
+        raise NotInstalled(f"{purpose} needs {package}, which cannot be imported here ({reason}){remedy}") from error
 
 
 @contextlib.contextmanager

@@ -28,8 +28,12 @@ def named(folder: str | Path, setting: str) -> Path:
             "as where the bucket is mounted (gcsfuse, mountpoint-s3), or copy the run from or to the bucket"
         )
     path = expanded(text, setting)
-    whole = shown(path.absolute())
-    if whole != str(path.absolute()):
+    try:
+        absolute = path.absolute()
+    except FileNotFoundError as error:
+        raise UserError(f"{setting}={text}: the folder that you are in is gone; change to another") from error
+    whole = shown(absolute)
+    if whole != str(absolute):
         raise UserError(f"{setting}={shown(text)}: the path {whole} is not UTF-8 text; choose or rename a folder")
     return path
 

@@ -145,3 +145,10 @@ def test_a_budget_that_the_settings_file_names_stays_whatever_it_is(tmp_path):
     )
 
     assert [run.config.query_budget for run in _plan(tmp_path, configs=str(file), shots=(1, 16))] == [8000, 8000]
+
+
+def test_a_settings_file_without_get_config_does_not_have_that_of_the_file_before(tmp_path):
+    (tmp_path / "mine.py").write_text("x = 1\n")
+
+    with pytest.raises(UserError, match="mine.py has no function get_config"):
+        plan.read_settings(f"demo,{tmp_path}/mine.py", [])

@@ -358,6 +358,19 @@ def test_empty_names_are_one_line(name):
         _arrays(("cat", name))
 
 
+def test_one_class_alone_is_one_line():
+    images = np.zeros((8, 4, 4, 3), np.uint8)
+
+    with pytest.raises(UserError, match="one class only, 'cat'; at least two are needed"):
+        data.from_arrays(images, [0] * 8, ["cat"])
+
+
+@pytest.mark.parametrize("label", [float("nan"), float("inf"), 0.5])
+def test_a_label_that_is_no_whole_number_is_one_line(label):
+    with pytest.raises(UserError, match="and class_names has 2; give one whole number an image"):
+        data.from_arrays(np.zeros((8, 4, 4, 3), np.uint8), [label, 1] * 4, ["cat", "dog"])
+
+
 def test_names_may_be_bytes():
     assert _arrays(("caf\u00e9".encode(), b"dog")).class_names == ("caf\u00e9", "dog")
 

@@ -74,7 +74,7 @@ def _labelled(what: str, images: Any, labels: Any, classes: int) -> list[Labelle
 def _label(given: Any, name: str, classes: int) -> int:
     """A label as an index, from a number of any library's, alone or in an array of one."""
     value = np.asarray(given)
-    if value.size != 1 or value.dtype.kind not in "iuf" or value.item() != int(value.item()):
+    if value.size != 1 or value.dtype.kind not in "iuf" or not float(value.item()).is_integer():
         raise UserError(f"{name} has label {given!r}, and class_names has {classes}; give one whole number an image")
     if not 0 <= value.item() < classes:
         raise UserError(f"{name} has label {value.item()}, and class_names has {classes}; labels count from 0")

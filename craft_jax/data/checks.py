@@ -17,8 +17,11 @@ def told(whole: FewShotSet) -> FewShotSet:
     """The set, with notes on class names, on classes that a part lacks, and on photographs that two parts share.
 
     Raises:
-      UserError: where one file is in two parts or two classes, by two spellings of its path or by a link.
+      UserError: where there is one class alone, or one file is in two parts or two classes, by two spellings of its
+        path or by a link.
     """
+    if len(whole.class_names) < 2:
+        raise UserError(f"one class only, {whole.class_names[0]!r}; at least two are needed")
     parts = {"train": whole.train, "val": whole.val, "test": whole.test}
     twice = (*_repeated(parts), *_shared(parts))
     lacking = [*_without(whole, whole.test, "test"), *(_without(whole, whole.val, "validation") if whole.val else ())]

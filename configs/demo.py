@@ -2,8 +2,9 @@
 
     craft-jax tune --config=demo
 
-A minute on two cores. Zero-shot 25.5 %, about 58 % by texts asked once (22 prompts an image), about 56 % by a soft prompt
-and its head (one prompt an image). Every other setting is the default. `configs/demo.py:paper` and other recipes compare.
+A minute on two cores. Zero-shot 25.5 %, about 58 % by texts asked once (22 prompts an image), about 56 % by a soft
+prompt and its head (one prompt an image). Every other setting is the default. `configs/demo.py:paper` and other recipes
+compare.
 """
 
 import ml_collections

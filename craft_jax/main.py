@@ -38,6 +38,9 @@ def _flags(argv: list[str]) -> flags.FlagValues:
         "workdir", None, "Folder of the run, resumed where it stopped; by default runs/<config>-<variant>.",
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_bool(
+        "dry_run", False, "Says what the run will ask and cost, asks nothing, and stops.", flag_values=values
+    )
     flags.DEFINE_string(
         "coordinator", None, "On several hosts: HOST:PORT of host 0. Cloud TPU and SLURM need no such flag.",
         flag_values=values,
@@ -77,6 +80,10 @@ def main(argv: list[str]) -> None:
     if hosts.is_first():
         for note in dataset.notes:
             print(f"note: {note}", flush=True)
+        if given.dry_run or config.black_box.api:
+            print("\n".join(training.estimate(black_box, dataset, config)), flush=True)
+    if given.dry_run:
+        return
     try:
         result = training.train(black_box, dataset, config, workdir, stop=stop).result
     except Interrupted:

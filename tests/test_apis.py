@@ -1,6 +1,7 @@
 """Models that are asked over HTTP: the client's side, against the server in a process of its own."""
 
 import dataclasses
+import io
 import string
 
 import httpx
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 import craft_jax
+from craft_jax import blackbox, main, prediction, training
 from craft_jax.blackbox import SOFT_PROMPTS, TEXTS
 from craft_jax.config import ApiConfig, Config
 from craft_jax.errors import UserError
+from tests.chatting import chatting
 from tests.conftest import TOKEN
 from tests.faulty import AGAIN, HARMLESS, WRONG, proxy
 
@@ -84,7 +87,7 @@ def test_each_form_answers_what_the_local_black_box_answers(form, texts, server,
     again = _ask(_connect(server, form, api, texts=texts), _images())
     np.testing.assert_allclose(_centred(again), local, atol=2e-5)
     assert _asked(server) - before == asked
-    assert black_box._desk.owner.sent.requests == asked + (form == "soft")  # the question what the model is
+    assert black_box._desk.owner.sent.requests == asked
 
 
 def test_soft_prompts_are_answered_as_locally(server, api, small_black_box):
@@ -182,3 +185,96 @@ def test_settings_that_do_not_go_together_are_one_line(owner, message):
     with pytest.raises(UserError, match=message) as caught:
         Config(black_box=craft_jax.BlackBoxConfig(**owner))
     assert "pw@" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def config(coop_root):
+    """The method on 40 texts alone, on the small set, each image in one view."""
+    data = craft_jax.DataConfig(
+        root=str(coop_root),
+        images="caltech-101/101_ObjectCategories",
+        split="caltech-101/split_zhou_Caltech101.json",
+        shots=4,
+        views=1,
+    )
+    run = craft_jax.RunConfig(devices=1, eval_every=0, reuse_features=False)
+    return Config(data=data, learn="probes", probe=craft_jax.ProbeConfig(texts=40), run=run)
+
+
+@pytest.fixture(scope="module")
+def dataset(config):
+    return craft_jax.load_dataset(config.data, seed=1)
+
+
+@pytest.fixture(scope="module")
+def by_local(config, dataset, small_black_box, tmp_path_factory):
+    """The same run on the local black box: its result, and its probabilities of the test images."""
+    tuned, result = _train(small_black_box, dataset, config, tmp_path_factory.mktemp("local"))
+    return result, craft_jax.predict(tuned, small_black_box, dataset.test)
+
+
+def _train(black_box, dataset, config, workdir):
+    return craft_jax.train(black_box, dataset, config, workdir, stream=io.StringIO())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "requests"), [("labels", 30), ("embeddings", 4), ("soft", 8), ("chat", 102)])
+def test_a_run_by_each_form_equals_the_local_one(
+    form, requests, request, server, api, config, dataset, by_local, small_black_box, tmp_path
+):
+    address = request.getfixturevalue("chat") if form == "chat" else server
+    api = dataclasses.replace(api, price_request=0.01, timeout=30.0)
+    run = dataclasses.replace(config, black_box=craft_jax.BlackBoxConfig(model=address, api=form), api=api)
+    black_box = blackbox.from_settings(run.black_box, dataset.class_names, api)
+    foreseen = training.estimate(black_box, dataset, run)
+    assert black_box._desk.owner.sent.requests == 0
+    tuned, result = _train(black_box, dataset, run, tmp_path / "once")
+    found = craft_jax.predict(tuned, black_box, dataset.test)
+
+    expected, probabilities = by_local
+    assert result["accuracy"] == expected["accuracy"]
+    assert result["zero_shot"] == expected["zero_shot"]
+    np.testing.assert_allclose(found, probabilities, atol=2e-3)
+    assert result["ledger"]["requests"] == black_box._desk.owner.sent.requests == requests
+    assert result["ledger"]["money"] == pytest.approx(0.01 * requests)
+    assert foreseen[0] == "30 images (12 to learn from, 6 to choose by, 12 to test on) x 40 texts"
+    if form in ("labels", "chat"):
+        assert foreseen[1].startswith(f"at most {requests} requests, about ")
+        assert foreseen[1].endswith(f"; {0.01 * requests:.2f} at the prices set")
+
+    again = blackbox.from_identity(tuned.black_box, dataset.class_names, asking=api)
+    assert "of a sample of the images 100% were answered before, and cost nothing now" in training.estimate(
+        again, dataset, run
+    )
+    second = _train(again, dataset, run, tmp_path / "twice")
+    np.testing.assert_array_equal(craft_jax.predict(second.tuned, again, dataset.test), found)
+    assert again._desk.owner.sent.requests == 0
+
+
+@pytest.fixture(scope="module")
+def chat():
+    with chatting() as address:
+        yield address
+
+
+def test_the_commands_tune_dry_and_wet_and_predict(server, config, dataset, coop_root, tmp_path, capsys):
+    settings = [
+        "--config=demo:api", f"--config.data.root={coop_root}", "--config.data.shots=2", "--config.probe.texts=40",
+        f"--config.data.images={config.data.images}", f"--config.data.split={config.data.split}",
+        f"--config.black_box.model={server}", "--config.black_box.api=labels", "--config.api.image_size=32",
+        f"--config.api.store={tmp_path / 'answers.sqlite'}", f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    main.main(["tune", *settings, "--dry_run"])
+    dry = capsys.readouterr().out
+    assert "24 images (6 to learn from, 6 to choose by, 12 to test on) x 40 texts\nat most 24 requests, about" in dry
+    assert "an image labelled later: 1 request" in dry
+    assert not (tmp_path / "run").exists()
+    main.main(["tune", *settings])
+    assert "| deployed:" in capsys.readouterr().out
+    assert "- requests sent: 24 with 960 texts" in (tmp_path / "run" / "report.md").read_text()
+
+    image = dataset.test[0].image.path
+    before = _asked(server)
+    prediction.main(["predict", f"--checkpoint={tmp_path / 'run'}", str(image)])
+    assert str(image) in capsys.readouterr().out
+    assert _asked(server) == before  # it was one of the run's

@@ -5,6 +5,7 @@
 
 from craft_jax.blackbox import interface
 from craft_jax.blackbox.apis import connect_api
+from craft_jax.blackbox.billing import Estimate, cost_of, sent_to
 from craft_jax.blackbox.interface import (
     SOFT_PROMPTS,
     TEXTS,
@@ -19,9 +20,11 @@ from craft_jax.blackbox.interface import (
 from craft_jax.blackbox.loading import from_identity, from_settings, load
 from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter, prompts_for
 from craft_jax.blackbox.owned import Owned, TextFeature
-from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors, sent_to
+from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors
 
 __all__ = [
+    "Estimate",
+    "cost_of",
     "SOFT_PROMPTS",
     "TEXTS",
     "TextFeature",

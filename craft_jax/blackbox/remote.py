@@ -8,7 +8,7 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -19,7 +19,6 @@ from jax.experimental import io_callback
 from jaxtyping import Array, Float, Int, UInt8
 
 from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Described, Handle, opaque
-from craft_jax.blackbox.meter import Ledger
 from craft_jax.errors import UserError, silenced
 
 _LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
@@ -255,12 +254,6 @@ def logits_of(probabilities: Float[Any, "K N C"], numpy: Any = np) -> Float[Any,
 def is_remote(identity: Mapping[str, Any]) -> bool:
     """Whether an identity is a remote black box's."""
     return bool(identity["dtype"] == _KIND)
-
-
-def sent_to(black_box: Any) -> Callable[[], Ledger] | None:
-    """What tells of the requests that were sent to a remote black box; None where nothing counts them."""
-    owner: Any = black_box._desk.owner if isinstance(black_box, RemoteBlackBox) else None
-    return (lambda: owner.sent) if hasattr(owner, "sent") else None
 
 
 @contextlib.contextmanager

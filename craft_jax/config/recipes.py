@@ -21,6 +21,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "craft": {},
     # Its first part alone: texts asked once, and a head in closed form; needs no soft prompts.
     "probe": {"learn": "probes"},
+    # The same for a model that is billed by requests: each training image as it is, in one of them.
+    "api": {"learn": "probes", "data": {"views": 1}},
     # Our antithetic search, which credits each class's own soft prompt with what it did to its class.
     "by-class": {**_SEARCH_ALONE, "search": _BY_CLASS},
     # The same with one soft prompt for all classes, which can go to other classes and other data sets.

@@ -126,6 +126,7 @@ def _best_loss(logits: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]) 
         logs = np.log(np.exp(shifted).sum(axis=1))
         return float(np.mean(logs - shifted[np.arange(labels.size), labels]))
 
+    logits = centred(logits)  # a constant an image, which softmax removes, must not change the scale
     scale = logits.std() or 1.0
     return min(loss(temperature * logits / scale) for temperature in _TEMPERATURES)
 

@@ -86,6 +86,8 @@ def carry_out(run: PlannedRun, shared: Shared, stop: Callable[[], bool] = lambda
         for note in own.notes:
             print(f"note: {note}", flush=True)
         black_box = shared.black_box(run.config, own.class_names)
+        if run.config.black_box.api:
+            print("\n".join(training.estimate(black_box, own, run.config)), flush=True)
         tuned = training.train_alone(black_box, own, run.config, run.workdir, stop=stop).tuned
         write_atomically(run.workdir / plan.SETTINGS, json_text(identity.learnt_by(run.config), indent=2) + "\n")
         for name, config in run.transfers.items():

@@ -4,6 +4,7 @@ All side effects of a run live here; `train` is the way in.
 """
 
 from craft_jax.training import checkpoints, report
+from craft_jax.training.estimate import estimate
 from craft_jax.training.finished import CURVE, METRICS, REPORT, RESULT, Outcome, load_run
 from craft_jax.training.loop import train, train_alone
 
@@ -14,6 +15,7 @@ __all__ = [
     "REPORT",
     "RESULT",
     "checkpoints",
+    "estimate",
     "load_run",
     "report",
     "train",

@@ -109,7 +109,7 @@ def assemble(
     if black_box.class_names != dataset.class_names:
         raise UserError("the black box and the photographs have different classes; load it with their class_names")
     estimators.check_installed(config.search)
-    _check_takes(black_box, config)
+    check_takes(black_box, config)
     remote = is_remote(black_box.identity)
     if remote:
         _check_remote(config)
@@ -120,9 +120,9 @@ def assemble(
     dataset, held_out = hold_out(dataset, config.held_out, config.seed)
     train, choices, test = ([item.image for item in part] for part in (dataset.train, held_out, dataset.test))
     encoder = Encoder(black_box, meter, cache, spread, stream if hosts.is_first() else None, [*train, *choices, *test])
-    pieces = _PIECES if config.probe.texts and from_settings.fits_whole_answers(config) else 0
+    shown, pieces = views_of(config)
     if config.probe.texts:
-        views = encoder.fixed_views(train, views=max(config.data.views, 1), pieces=pieces, seed=config.seed)
+        views = encoder.fixed_views(train, views=shown, pieces=pieces, seed=config.seed)
     else:
         views = encoder.training_views(train, views=config.data.views, seed=config.seed)
     held_out_handle = jax.device_put(encoder.centre_crops(choices)) if choices else None
@@ -143,7 +143,7 @@ def assemble(
         method = method._replace(draw_views=candidates.draw_from_shares)
     if remote and not config.run.chunk_pairs:
         method = method._replace(chunk_pairs=-(-config.search.population_size // 2))
-    shown = labelled_views + pieces if pieces else 1
+    answering = labelled_views + pieces if pieces else 1
     return Run(
         config=config,
         steps=steps,
@@ -160,7 +160,7 @@ def assemble(
         method=method,
         state=from_settings.initial_state(method, generator, config, len(black_box.class_names)),
         cost_of_step=collaborative.cost_of_step(
-            method, config.search.population_size, images=shown * len(train), trained=len(train)
+            method, config.search.population_size, images=answering * len(train), trained=len(train)
         ),
         spread=spread,
         meter=meter,
@@ -169,6 +169,11 @@ def assemble(
         test=test_handle,
         test_labels=evaluation.labels_of(dataset.test),
     )
+
+
+def views_of(config: Config) -> tuple[int, int]:
+    """How many views of a training image show its class, and how many pieces of it are asked beside them."""
+    return max(config.data.views, 1), _PIECES if config.probe.texts and from_settings.fits_whole_answers(config) else 0
 
 
 def _steps(config: Config, probed: Probed | None, classes: int) -> int:
@@ -208,11 +213,11 @@ def _probe(
     return Probed(tuple(found["texts"].split(_BETWEEN)), head, found["target"])
 
 
-def _check_takes(black_box: BlackBox, config: Config) -> None:
+def check_takes(black_box: BlackBox, config: Config) -> None:
     """Raises UserError where the settings ask what the black box does not take."""
     model = black_box.identity["model"]
     if config.learn != "probes" and SOFT_PROMPTS not in black_box.takes:
-        raise UserError(f"{model} takes no soft prompts; take the recipe probe, or set learn=probes")
+        raise UserError(f"{model} takes no soft prompts; take the recipe probe or api, or set learn=probes")
     if config.probe.texts and TEXTS not in black_box.takes:
         raise UserError(
             f"{model} takes no texts; set probe.texts=0 and take a recipe that searches soft prompts alone, such as "

@@ -101,13 +101,20 @@ def probe(
     if found:
         _book(meter, 0, len(found.texts), classes, about)
         return found
-    room = texts if meter.budget is None else min(texts, classes * (meter.budget - meter.ledger.prompts))
-    listed = [*captions(black_box), *_drawn(black_box, seed)][: max(room, classes)]
+    room = None if meter.budget is None else meter.budget - meter.ledger.prompts
+    listed = to_ask(black_box, texts, room, seed)
     answers = _ask(black_box, about, meter, listed)
     probed = _fit(about, answers, tuple(listed[: answers.training.shape[-1]]), classes)
     if keep:
         _write(keep, key, probed)
     return probed
+
+
+def to_ask(black_box: BlackBox, texts: int, room: int | None, seed: int) -> list[str]:
+    """The captions of the classes and of words, `texts` at most and what `room` prompts pay for."""
+    classes = len(black_box.class_names)
+    most = texts if room is None else min(texts, classes * room)
+    return [*captions(black_box), *_drawn(black_box, seed)][: max(most, classes)]
 
 
 class _Answers(NamedTuple):

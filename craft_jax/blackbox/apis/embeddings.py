@@ -12,8 +12,20 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from craft_jax.blackbox.apis.http import Client
-from craft_jax.blackbox.apis.messages import Answer, Picture, Wrong, ending, field, json_request, number, picture, rows
+from craft_jax.blackbox.apis.messages import (
+    Answer,
+    Picture,
+    Request,
+    Wrong,
+    ending,
+    field,
+    json_request,
+    number,
+    picture,
+    rows,
+)
 from craft_jax.blackbox.apis.store import Store
+from craft_jax.blackbox.billing import Estimate
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.config import ApiConfig
 
@@ -54,6 +66,18 @@ class EmbeddingOwner:
         left = np.stack([of_images[image.digest] for image in images])
         return self._api.logit_scale * left @ np.stack([of_texts[_key(text)] for text in texts]).T
 
+    def estimate(self, texts: Sequence[str], sample: UInt8[np.ndarray, "n size size 3"], images: int) -> Estimate:
+        """What asking T texts about images like those of a sample would take."""
+        pictures = self.encode_images(sample)
+        asked, most = pictures[:_IMAGES], self._api.texts or _TEXTS
+        requests = [
+            (self._images_request(asked), images / len(asked)),
+            *((self._texts_request(texts[i : i + most]), 1) for i in range(0, len(texts), most)),
+        ]
+        kept = self._store.get(self._number, [image.digest for image in pictures])
+        answered = sum(image.digest in kept for image in pictures) / len(pictures)
+        return self._client.estimate(requests, 1, answered)
+
     def _features(
         self, wanted: dict[bytes, Any], ask: Callable[[list[Any]], list[np.ndarray]], most: int
     ) -> dict[bytes, Float[np.ndarray, " p"]]:
@@ -72,22 +96,29 @@ class EmbeddingOwner:
         return {key: _normalised(np.frombuffer(vector)) for key, vector in kept.items()}
 
     def _ask_texts(self, texts: list[str]) -> list[np.ndarray]:
-        body = {"input": [{"text": text} for text in texts] if self._api.images_as == "object" else texts}
-        return self._ask(body | self._kind("text"), len(texts), texts=len(texts), tokens=sum(map(len, texts)))
+        return self._ask(self._texts_request(texts), len(texts))
 
     def _ask_images(self, images: list[Picture]) -> list[np.ndarray]:
+        return self._ask(self._images_request(images), len(images))
+
+    def _texts_request(self, texts: Sequence[str]) -> Request:
+        given = [{"text": text} for text in texts] if self._api.images_as == "object" else list(texts)
+        return self._request({"input": given} | self._kind("text"), len(texts), sum(map(len, texts)))
+
+    def _images_request(self, images: Sequence[Picture]) -> Request:
         whole = self._api.images_as == "uri"
-        body = {"input": [image.data_uri if whole else {"image": image.base64} for image in images]}
-        return self._ask(body | self._kind("image"), len(images), texts=0, tokens=_TOKENS * len(images))
+        given = [image.data_uri if whole else {"image": image.base64} for image in images]
+        return self._request({"input": given} | self._kind("image"), 0, _TOKENS * len(images))
 
     def _kind(self, modality: str) -> dict[str, str]:
         return {"modality": modality} if self._api.images_as == "uri" else {}
 
-    def _ask(self, body: dict[str, Any], count: int, texts: int, tokens: int) -> list[np.ndarray]:
+    def _request(self, body: dict[str, Any], texts: int, tokens: int) -> Request:
         body |= {"model": self._api.model, "encoding_format": "float"}
-        return self._client.ask(
-            json_request(self._address, body, texts, tokens), lambda answer: self._read(answer, count)
-        )
+        return json_request(self._address, body, texts, tokens)
+
+    def _ask(self, request: Request, count: int) -> list[np.ndarray]:
+        return self._client.ask(request, lambda answer: self._read(answer, count))
 
     def _read(self, answer: Answer, count: int) -> list[np.ndarray]:
         """The embeddings in the order of what was sent; raises Wrong where they are not that."""

@@ -12,14 +12,15 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import httpx
 import tenacity
 
 from craft_jax.blackbox.apis.messages import Answer, Request, Wrong
-from craft_jax.blackbox.apis.store import Ceilings, Store
+from craft_jax.blackbox.apis.store import Store
+from craft_jax.blackbox.billing import Ceilings, Estimate
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.config import ApiConfig
 from craft_jax.errors import UserError
@@ -29,6 +30,7 @@ T = TypeVar("T")
 _LONGEST_PAUSE = 60.0  # seconds, unless the server says more
 _LONGEST_RETRY_AFTER = 600.0
 _AGAIN = (408, 409, 425, 429)
+_BETWEEN_LINES = 20.0  # seconds
 _SHOWN = 200  # characters of an answer
 _GOES_ON = "the same command goes on from what was answered"
 
@@ -50,13 +52,14 @@ class Client:
       address: as the user gave it, for the bill and for messages.
       api: how it is asked. The key is read from the environment here, and goes nowhere but into requests.
       store: keeps the bill.
+      say: is told now and then how far many requests are.
 
     Raises:
       UserError: where the key cannot be sent.
     """
 
-    def __init__(self, address: str, api: ApiConfig, store: Store) -> None:
-        self.address, self._api, self._store = address, api, store
+    def __init__(self, address: str, api: ApiConfig, store: Store, say: Callable[[str], None]) -> None:
+        self.address, self._api, self._store, self._say = address, api, store, say
         self._key = os.environ.get(api.key_variable, "").strip()
         self._ceilings = ceilings(api)
         self._client = httpx.Client(
@@ -78,6 +81,18 @@ class Client:
     def key(self) -> str:
         """The key, for a form that carries it in the body; empty where there is none."""
         return self._key
+
+    def estimate(self, requests: Sequence[tuple[Request, float]], later: int, answered: float) -> Estimate:
+        """What requests of several kinds would take, each with its number."""
+        return Estimate(
+            requests=math.ceil(round(sum(times for _, times in requests), 6)),
+            size=sum(times * len(request.content or b"") for request, times in requests),
+            tokens=math.ceil(sum(times * request.tokens for request, times in requests)),
+            later=later,
+            answered=answered,
+            before=self._store.bill(self.address),
+            ceilings=self._ceilings,
+        )
 
     @property
     def sent(self) -> Ledger:
@@ -108,8 +123,13 @@ class Client:
         """Does jobs, several at once; after the first that fails no other is begun, and its error is raised."""
         self._stop.clear()
         waiting = [self._pool.submit(self._unless_stopped, job) for job in jobs]
+        left, began = set(waiting), time.monotonic()
         try:
-            concurrent.futures.wait(waiting)
+            while left:
+                _, left = concurrent.futures.wait(left, timeout=_BETWEEN_LINES)
+                if left:
+                    passed = time.monotonic() - began
+                    self._say(f"{len(waiting) - len(left):,} of {len(waiting):,} requests answered in {passed:.0f} s")
         except BaseException:  # Ctrl-C
             self._stop.set()
             raise
@@ -153,8 +173,8 @@ class Client:
             raise _Stopped
         expected = math.ceil(request.tokens * self._tokens_over_expected.get(request.texts > 0, 1.0))
         spacing = 60 / self._api.per_minute if self._api.per_minute else 0.0
-        turn = self._store.book(self.address, expected, self._ceilings, spacing)
-        if turn:
+        if request.content is not None:  # what only asks what there is, is no business of a bill
+            turn = self._store.book(self.address, expected, self._ceilings, spacing)
             self._stop.wait(turn)
         number = self._count(request)
         try:
@@ -177,8 +197,8 @@ class Client:
         if self._stop.is_set():
             raise _Stopped
         with self._lock:
-            size = len(request.content or b"")
-            self._sent += Ledger(requests=1, texts_sent=request.texts, bytes_sent=size)
+            if request.content is not None:
+                self._sent += Ledger(requests=1, texts_sent=request.texts, bytes_sent=len(request.content))
             return self._sent.requests
 
     def _settle(self, request: Request, answer: Answer, expected: int) -> None:

@@ -65,6 +65,16 @@ class KeptAnswers:
         rows = {digest: np.asarray(row, np.float64).tobytes() for digest, row in scores.items()}
         self._store.put(self._number, rows, number)
 
+    def answered(self, texts: Sequence[str], images: Sequence[Picture]) -> float:
+        """The share of images whose answers are in the store."""
+        found = self._found(list(dict.fromkeys(texts)), {image.digest: image for image in images})
+        return sum(image.digest in found for image in images) / len(images)
+
+    def parts(self, texts: Sequence[str]) -> list[list[str]]:
+        """The chunks in which texts are asked."""
+        wanted = list(dict.fromkeys(texts))
+        return self._plan(len(wanted)).of(wanted)
+
     def _to_ask(self, wanted: list[str]) -> list[str]:
         """What to ask where answers are missing: a longer list that was asked before, where it costs no more."""
         requests = len(self._plan(len(wanted)).chunks)

@@ -51,7 +51,7 @@ def connect_api(
     """
     check_api(address, form, api)
     store = _store(folders.expanded(api.store, "api.store") if api.store else None)
-    client = Client(address, api, store)
+    client = Client(address, api, store, _say)
     known_as = known_as or address
     if form == "soft":
         return _soft(known_as, class_names, template, client, store)

@@ -12,6 +12,7 @@ from craft_jax.blackbox.apis.kept import KeptAnswers
 from craft_jax.blackbox.apis.labels import Form
 from craft_jax.blackbox.apis.messages import Answer, Picture, Wrong, picture
 from craft_jax.blackbox.apis.store import Store
+from craft_jax.blackbox.billing import Estimate
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.config import ApiConfig
 
@@ -51,6 +52,13 @@ class ScoringOwner:
     def predict_texts(self, texts: Sequence[str], images: Sequence[Picture]) -> Float[np.ndarray, "N T"]:
         """Logits of N images for T texts, up to a constant an image."""
         return self._kept.logits(texts, images, self._fetch)
+
+    def estimate(self, texts: Sequence[str], sample: UInt8[np.ndarray, "n size size 3"], images: int) -> Estimate:
+        """What asking T texts about images like those of a sample would take."""
+        pictures, parts = self.encode_images(sample), self._kept.parts(texts)
+        each = images / len(pictures)
+        requests = [(self._form.request(one, part), each) for one in pictures for part in parts]
+        return self._client.estimate(requests, len(parts), self._kept.answered(texts, pictures))
 
     def _fetch(self, texts: list[str], images: Sequence[Picture], number: int) -> None:
         self._client.each(functools.partial(self._ask, image, texts, number) for image in images)

@@ -21,6 +21,7 @@ from craft_jax.blackbox.apis.http import Client
 from craft_jax.blackbox.apis.kept import KeptAnswers
 from craft_jax.blackbox.apis.messages import Answer, Picture, Request, Wrong, field, json_request, picture, rows
 from craft_jax.blackbox.apis.store import Store
+from craft_jax.blackbox.billing import Estimate
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.errors import UserError
 
@@ -85,19 +86,25 @@ class SoftOwner:
         return self._client.sent
 
     def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> list[Picture]:
-        """Sends the images that this server has not been sent before."""
-        pictures = [picture(image, "png") for image in images]
-        kept = self._store.get(self._sent_images, [image.digest for image in pictures])
-        for image in pictures:
-            if image.digest in kept:
-                self._know(image, kept[image.digest].decode())
-        self._send([image for image in pictures if image.digest not in kept])
-        return pictures
+        """The files that will be sent before the first question about them; nothing is sent yet."""
+        return [picture(image, "png") for image in images]
+
+    def estimate(self, texts: Sequence[str], sample: UInt8[np.ndarray, "n size size 3"], images: int) -> Estimate:
+        """What sending images like those of a sample, and asking T texts about them, would take."""
+        pictures = [picture(image, "png") for image in sample]
+        sending = Request(f"{self._base}/v1/images", _npz(images=sample), _NPZ)
+        ids = [image.digest.hex() for image in pictures]
+        asking = [self._texts_request(part, ids) for part in self._kept.parts(texts)]
+        times = -(-images // self._told.limits["images"])
+        requests = [(sending, images / self._images_at_once()), *((one, times) for one in asking)]
+        estimate = self._client.estimate(requests, 1 + len(asking), self._kept.answered(texts, pictures))
+        return estimate._replace(size=images / len(sample) * sum(len(one.content or b"") for one, _ in requests))
 
     def predict(
         self, prompts: Float[np.ndarray, "K n_ctx d"] | Float[np.ndarray, "K C n_ctx d"], images: Sequence[Picture]
     ) -> Float[np.ndarray, "K N C"]:
         """Logits, in as many requests as the server's limits need."""
+        self._introduce(images)
         classes = len(self._class_names)
         of_images = self._told.limits["images"]
         room = (self._told.limits["body"] // 2) // max(4 * prompts[0].size, 1)
@@ -144,17 +151,19 @@ class SoftOwner:
         return Plan(tuple(tuple(range(first, min(first + most, texts))) for first in range(0, texts, most)), 0)
 
     def _fetch(self, texts: list[str], images: Sequence[Picture], number: int) -> None:
-        def request(ids: list[str]) -> Request:
-            address = f"{self._base}/v1/texts"
-            return json_request(address, {"texts": texts, "ids": ids}, len(texts))._replace(accept=(200, 404))
+        self._introduce(images)
 
         def ask(part: Sequence[Picture]) -> None:
             read = functools.partial(_array, shape=(len(part), len(texts)))
-            answer = self._about_known(part, request, read)
+            answer = self._about_known(part, functools.partial(self._texts_request, texts), read)
             self._kept.keep({image.digest: row for image, row in zip(part, answer, strict=True)}, number)
 
         at_once = self._told.limits["images"]
         self._client.each(functools.partial(ask, images[i : i + at_once]) for i in range(0, len(images), at_once))
+
+    def _texts_request(self, texts: list[str], ids: list[str]) -> Request:
+        body = {"texts": texts, "ids": ids}
+        return json_request(f"{self._base}/v1/texts", body, len(texts))._replace(accept=(200, 404))
 
     def _about_known(
         self, images: Sequence[Picture], request: Callable[[list[str]], Request], read: Callable[[Answer], T]
@@ -178,10 +187,21 @@ class SoftOwner:
             f"{self._base} forgets images faster than they can be asked about; let it keep more (--keep_images)"
         )
 
+    def _introduce(self, images: Sequence[Picture]) -> None:
+        """Sends the images that this server has not been sent before."""
+        new = {image.digest: image for image in images if image.digest not in self._names}
+        kept = self._store.get(self._sent_images, new)
+        for digest, name in kept.items():
+            self._know(new[digest], name.decode())
+        self._send([image for digest, image in new.items() if digest not in kept])
+
+    def _images_at_once(self) -> int:
+        pixels = 3 * self._told.image_size**2
+        return max(1, min(self._told.limits["images"], (self._told.limits["body"] // 2) // pixels))
+
     def _send(self, images: Sequence[Picture], at_once: bool = True) -> None:
         """Sends images, in as many requests as the server's limits need."""
-        pixels = 3 * self._told.image_size**2
-        most = max(1, min(self._told.limits["images"], (self._told.limits["body"] // 2) // pixels))
+        most = self._images_at_once()
         jobs = [functools.partial(self._send_some, images[i : i + most]) for i in range(0, len(images), most)]
         if at_once:
             self._client.each(jobs)

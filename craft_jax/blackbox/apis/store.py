@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from craft_jax import folders
+from craft_jax.blackbox.billing import Bill, Ceilings
 from craft_jax.errors import UserError
 
 _SCHEMA = """
@@ -33,28 +33,6 @@ CREATE TABLE IF NOT EXISTS bills (
 _BUSY = 60.0  # seconds to wait for another process that writes
 _AT_ONCE = 500  # questions in one statement
 _RECENT = 2**30  # bytes of answers that only a run that goes on will want
-
-
-class Ceilings(NamedTuple):
-    """What may ever be sent to an address; 0 sets no limit."""
-
-    requests: int = 0
-    tokens: int = 0
-    money: float = 0.0
-    price_request: float = 0.0
-    price_1000_tokens: float = 0.0
-
-    def price(self, requests: int, tokens: int) -> float:
-        """What these cost."""
-        return requests * self.price_request + tokens / 1000 * self.price_1000_tokens
-
-
-class Bill(NamedTuple):
-    """What was ever sent to an address, since the day that `since` names."""
-
-    since: str
-    requests: int
-    tokens: int
 
 
 class Store:

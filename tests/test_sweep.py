@@ -429,5 +429,5 @@ def test_help_shows_how_to_run_an_array_job_and_does_not_wait_for_jax():
     )  # fmt: skip
 
     assert run.returncode == 0
-    assert "--array=$SLURM_ARRAY_TASK_ID/15" in run.stdout
+    assert "--array=$TASK/15" in run.stdout
     assert " jax\n" not in run.stderr

@@ -213,7 +213,7 @@ def test_the_ledger_counts_what_was_asked(finished):
 
     # 21 prompts for the scale, then 6 steps of 8, on 12 images, each with an epoch of the head; tests of 12 images at
     # first, after steps 2, 4, 6, and of the choice, made by 2 prompts on 6 images; 12 images in 2 views.
-    assert result["ledger"] == {
+    assert {name: count for name, count in result["ledger"].items() if count} == {
         "prompts": 69,
         "search_predictions": 69 * 12,
         "centre_predictions": 6 * 12,
@@ -239,7 +239,7 @@ def test_every_step_is_logged_and_a_report_and_a_curve_are_left(finished):
     assert ["test_refined" in row for row in rows] == [False, True] * 3
     page = (finished / training.REPORT).read_text()
     assert "| zero-shot " in page
-    assert "prompts queried by the search: 69" in page
+    assert "prompts queried: 69" in page
     assert "`data.shots` = `4`" in page
     assert (finished / training.CURVE).read_bytes().startswith(b"\x89PNG")
 

@@ -75,9 +75,9 @@ def evaluate(
     """
 
     def query_chunk(chunk: Float[Array, "k B dim"]) -> Float[Array, "k B"]:
-        # The barriers keep XLA from fusing a chunk with its neighbours where it is the only one of its device.
-        prompts = jax.lax.optimization_barrier(generator(chunk))
-        return jax.vmap(fitness_of)(jax.lax.optimization_barrier(black_box.predict(prompts, handle)))
+        # The barriers keep XLA from merging a chunk, where it is its device's only one, with what is asked beside it.
+        owner, prompts, images = jax.lax.optimization_barrier((black_box, generator(chunk), handle))
+        return jax.vmap(fitness_of)(jax.lax.optimization_barrier(owner.predict(prompts, images)))
 
     mine = _share(candidates, chunk_pairs, devices)
     fitness = jax.lax.all_gather(jax.lax.map(query_chunk, mine), AXIS)

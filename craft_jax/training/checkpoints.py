@@ -8,6 +8,7 @@ latest and the one with the lowest training loss are kept.
 import contextlib
 import hashlib
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -223,6 +224,14 @@ def _silence_stragglers() -> None:
 
     report_others.leaves_out_stragglers = True  # type: ignore[attr-defined]
     sys.unraisablehook = report_others
+    logging.getLogger("asyncio").addFilter(_is_no_straggler)
+
+
+def _is_no_straggler(record: logging.LogRecord) -> bool:
+    """Whether asyncio speaks of something else than a task of orbax's whose failure nobody waited for."""
+    message = record.getMessage()
+    unwaited = message.startswith(("Task exception was never retrieved", "Future exception was never retrieved"))
+    return not (unwaited and ("orbax" in message or "tensorstore" in message))
 
 
 def open_for_prediction(workdir: Path) -> Restored:

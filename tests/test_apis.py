@@ -1,8 +1,15 @@
 """Models that are asked over HTTP: the client's side, against the server in a process of its own."""
 
+import contextlib
 import dataclasses
 import io
+import os
+import re
 import string
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -11,13 +18,14 @@ import pytest
 import craft_jax
 from craft_jax import blackbox, main, prediction, training
 from craft_jax.blackbox import SOFT_PROMPTS, TEXTS
-from craft_jax.config import ApiConfig, Config
+from craft_jax.config import ApiConfig, Config, flat_settings
 from craft_jax.errors import UserError
 from tests.chatting import chatting
 from tests.conftest import TOKEN
 from tests.faulty import AGAIN, HARMLESS, WRONG, proxy
 
 CLASSES = ("pizza", "grand piano", "sunflower")
+FLAT_DEFAULTS = flat_settings(dataclasses.asdict(Config()))
 TEXTS_ASKED = [f"a photo of a {name}." for name in (*CLASSES, *string.ascii_lowercase, "1")]
 QUICK = ApiConfig(
     image_size=32, image_format="png", logit_scale=20.007230758666992, model="any", timeout=0.4, pause=0.005
@@ -278,3 +286,111 @@ def test_the_commands_tune_dry_and_wet_and_predict(server, config, dataset, coop
     prediction.main(["predict", f"--checkpoint={tmp_path / 'run'}", str(image)])
     assert str(image) in capsys.readouterr().out
     assert _asked(server) == before  # it was one of the run's
+
+
+def _by_labels(config, address, api, timeout=0.3):
+    """The settings of a run by labels, three requests an image."""
+    api = dataclasses.replace(api, texts=20, attempts=12, in_flight=8, timeout=timeout)
+    return dataclasses.replace(config, black_box=craft_jax.BlackBoxConfig(model=address, api="labels"), api=api)
+
+
+def _equals(outcome, black_box, dataset, by_local):
+    expected, probabilities = by_local
+    assert outcome.result["accuracy"] == expected["accuracy"]
+    found = craft_jax.predict(outcome.tuned, black_box, dataset.test)
+    np.testing.assert_allclose(found, probabilities, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_a_run_goes_through_what_breaks_to_the_same_result(server, api, config, dataset, by_local, tmp_path):
+    with proxy(server, (*AGAIN, *HARMLESS), share=0.25) as between:
+        run = _by_labels(config, between.address, api)
+        black_box = blackbox.from_settings(run.black_box, dataset.class_names, run.api)
+        outcome = _train(black_box, dataset, run, tmp_path / "run")
+
+        _equals(outcome, black_box, dataset, by_local)
+        assert between.arrived == outcome.result["ledger"]["requests"]
+        assert between.arrived > 30 * 3
+        assert between.repeated == 0
+
+
+@pytest.mark.slow
+def test_a_run_stops_at_each_wrong_answer_and_the_same_call_goes_on(server, api, config, dataset, by_local, tmp_path):
+    with proxy(server, (*AGAIN, *WRONG), share=0.1) as between:
+        run = _by_labels(config, between.address, api)
+        lines = []
+        for _ in range(60):
+            black_box = blackbox.from_settings(run.black_box, dataset.class_names, run.api)
+            try:
+                outcome = _train(black_box, dataset, run, tmp_path / "run")
+                break
+            except UserError as error:
+                lines.append(str(error))
+        _equals(outcome, black_box, dataset, by_local)
+        assert lines
+        assert all(re.match(r"request \d+ to http://\S+ got a wrong answer: [^\n]*$", line) for line in lines)
+        assert between.repeated == 0
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moment_pays_again_for_what_was_in_flight_alone(
+    server, api, config, dataset, by_local, tmp_path
+):
+    with proxy(server) as between:
+        run = _by_labels(config, between.address, api, timeout=30.0)
+        flat = flat_settings(dataclasses.asdict(run))
+        given = [f"--config.{name}={value}" for name, value in flat.items() if value != FLAT_DEFAULTS[name]]
+        command = [sys.executable, "-m", "craft_jax", "tune", "--config=demo", f"--workdir={tmp_path / 'run'}", *given]
+        for until in (20, 60, 110):
+            with subprocess.Popen([*command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
+                while between.arrived < until and child.poll() is None:
+                    time.sleep(0.002)
+                child.kill()
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        outcome = craft_jax.load_run(tmp_path / "run")
+        black_box = blackbox.from_identity(outcome.tuned.black_box, dataset.class_names, asking=run.api)
+        _equals(outcome, black_box, dataset, by_local)
+        assert between.arrived <= 30 * 3 + 12 + 3 * run.api.in_flight
+
+
+@contextlib.contextmanager
+def _serving(port=0):
+    """A server of the bundled model; yields its address, kills it."""
+    command = [sys.executable, "-m", "craft_jax.serve", "--model=bundled", f"--port={port}"]
+    environment = os.environ | {"CRAFT_JAX_SERVE_TOKEN": TOKEN}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        try:
+            yield child.stdout.readline().split()[-1]
+        finally:
+            child.kill()
+
+
+@pytest.mark.slow
+def test_a_search_outlives_its_server(api, config, dataset, small_black_box, tmp_path):
+    run = dataclasses.replace(
+        config,
+        learn="both",
+        query_budget=39,
+        search=craft_jax.SearchConfig(population_size=6),
+        prompt=craft_jax.PromptConfig(std=0.01),
+        api=dataclasses.replace(api, attempts=60, pause=0.2, timeout=60.0),
+    )
+    local = _train(small_black_box, dataset, run, tmp_path / "local")
+    with contextlib.ExitStack() as servers, proxy("") as between:
+        between.target = servers.enter_context(_serving())
+        black_box = craft_jax.connect_api(between.address, dataset.class_names, form="soft", api=run.api)
+
+        def restart():
+            while between.arrived < 12:
+                time.sleep(0.01)
+            servers.pop_all().close()
+            between.target = servers.enter_context(_serving())
+
+        with ThreadPoolExecutor(1) as pool:
+            restarted = pool.submit(restart)
+            outcome = _train(black_box, dataset, run, tmp_path / "remote")
+            restarted.result()
+        np.testing.assert_allclose(outcome.tuned.prompt, local.tuned.prompt, atol=1e-2)  # of numbers of size 0.1
+        assert outcome.result["refined"] == pytest.approx(local.result["refined"])
+        assert between.arrived > 12

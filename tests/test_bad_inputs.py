@@ -33,6 +33,8 @@ COMMANDS = {"tune": main.main, "predict": prediction.main, "sweep": sweep.main}
 SETTINGS = (
     "--config=folder", "--config.black_box.model=bundled", "--config.query_budget=41", "--config.data.shots=2",
     "--config.data.views=2", "--config.run.devices=1",
+    "--config.search.estimator=antithetic", "--config.search.sigma=1.0",
+    "--config.search.population_size=10", "--config.probe.texts=0",
 )  # fmt: skip
 
 
@@ -840,7 +842,7 @@ def _format(run):
     for folder in _checkpoints(run):
         (about,) = [file for file in (folder / "about").rglob("*") if b'"format"' in file.read_bytes()]
         about.write_bytes(
-            about.read_bytes().replace(b'"format": 5', b'"format": 9').replace(b'"format":5', b'"format":9')
+            about.read_bytes().replace(b'"format": 6', b'"format": 9').replace(b'"format":6', b'"format":9')
         )
 
 
@@ -1056,7 +1058,7 @@ ARRAYS = [
 
 
 def _demo(*more):
-    return lambda root: ["tune", "--config=demo", "--config.query_budget=41", *more]
+    return lambda root: ["tune", "--config=demo:by-class", "--config.query_budget=41", *more]
 
 
 def _settings_file(text):

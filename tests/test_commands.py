@@ -65,7 +65,7 @@ def test_the_main_job_tunes_on_a_folder_in_coops_layout(tuned, capsys, coop_root
         (["--config=configs/demo.py", "--config.data.shots=0"], "data.shots=0 must be at least 1"),
         (["--config=configs/demo.py", "--config.data.shots=99"], "class 'pizza' has 26 training photographs, fewer"),
         (["--config=configs/demo.py:by-class", "--config.query_budget=8"], "query_budget=8 does not pay for one step"),
-        (["--config=configs/demo.py:papr"], "no recipe 'papr'; there are craft, probe, by-class, unified, paper"),
+        (["--config=configs/demo.py:papr"], "no recipe 'papr'; there are craft, probe, api, by-class, unified, paper"),
         (["--config=configs/ucf.py:tfds"], "variant tfds: TensorFlow Datasets has no ucf101"),
         (["--config=configs/demo.py", "--config.data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["--config=configs/demo.py", "--config.black_box.model=/nowhere"], "black_box.model='/nowhere'"),

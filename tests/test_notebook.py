@@ -31,5 +31,5 @@ def test_the_notebook_tunes_shows_its_curve_and_labels_arrays(tmp_path, monkeypa
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
     assert "24 classes, 192 images to train on, 638 to test" in shown
-    assert "% of the test images, 291 queries" in shown
+    assert "% of the test images, 282 queries" in shown
     assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 2

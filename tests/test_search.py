@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from craft_jax import data, training
-from craft_jax.config import Config, ConsistencyConfig, PromptConfig, SearchConfig, recipes
+from craft_jax.config import Config, ConsistencyConfig, ProbeConfig, PromptConfig, SearchConfig, recipes
 from craft_jax.errors import UserError
 from craft_jax.method import calibration, candidates, collaborative, objectives, refinement
 from craft_jax.method.candidates import Centre
@@ -182,7 +182,8 @@ def test_the_images_of_a_minibatch_change_from_step_to_step(small_black_box, sma
     [name if name == "white-box" else pytest.param(name, marks=pytest.mark.slow) for name in recipes.RECIPES],
 )
 def test_every_recipe_runs_and_spends_no_more_than_its_budget(name, tmp_path, small_black_box, small_set, small_config):
-    config = recipes.apply(dataclasses.replace(small_config, query_budget=600, held_out="none"), name)
+    asked = ProbeConfig(texts=60)
+    config = recipes.apply(dataclasses.replace(small_config, query_budget=600, held_out="none", probe=asked), name)
     run = dataclasses.replace(config.run, steps_per_call=1, eval_every=0, checkpoint_every=1)
     search = dataclasses.replace(config.search, population_size=min(config.search.population_size, 120))
     config = dataclasses.replace(config, run=run, search=search)
@@ -193,12 +194,12 @@ def test_every_recipe_runs_and_spends_no_more_than_its_budget(name, tmp_path, sm
     rows = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
     assert all(np.isfinite(row["loss"]) for row in rows)
     start = np.broadcast_to(small_black_box.initial_prompt, tuned.prompt.shape)
-    assert np.array_equal(tuned.prompt, start) == (name == "head-only")
+    assert np.array_equal(tuned.prompt, start) == (name in ("head-only", "probe", "api"))
     assert ("White box" in (tmp_path / training.REPORT).read_text()) == (name == "white-box")
 
 
 def test_an_unknown_recipe_is_named_with_the_known_ones():
-    with pytest.raises(UserError, match="no recipe 'crafty'; there are craft, probe, by-class, unified, paper"):
+    with pytest.raises(UserError, match="no recipe 'crafty'; there are craft, probe, api, by-class, unified, paper"):
         recipes.apply(Config(), "crafty")
 
 

@@ -26,7 +26,8 @@ class MetricsLog:
         self.path = path
         found = [row for row in _read(path) if row["step"] <= resume_step]
         self.rows = found if kept is None else kept
-        lacking = sorted(set(range(1, resume_step + 1)) - _steps_alike(found, self.rows))
+        made = {row["step"] for row in self.rows} | set(range(1, resume_step + 1))
+        lacking = sorted(made - _steps_alike(found, self.rows))
         if lacking:
             remedy = (
                 "; they are lost to its history and curve" if kept is None else "; written anew from the checkpoint"
@@ -42,7 +43,8 @@ class MetricsLog:
 
 
 def _line(row: Row) -> str:
-    return json_text(row) + "\n"
+    # In one order, whether a row was made here, came from another host or from a checkpoint.
+    return json_text({"step": row["step"], **dict(sorted(row.items()))}) + "\n"
 
 
 def _steps_alike(found: list[Row], rows: list[Row]) -> set[int]:

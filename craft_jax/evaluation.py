@@ -66,7 +66,7 @@ def ask_unlearnt(black_box: BlackBox, handle: Handle, images: int, meter: Meter)
     """Zero-shot logits of N images: under the unlearnt prompt, or by the captions where texts alone are taken."""
     if SOFT_PROMPTS in black_box.takes:
         return ask(black_box, black_box.initial_prompt, handle, images, meter)
-    return ask_texts(black_box, captions(black_box), handle, images, meter)
+    return ask_texts(black_box, captions(black_box, black_box.class_names), handle, images, meter)
 
 
 def logits(

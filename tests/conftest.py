@@ -60,7 +60,7 @@ def coop_root(tmp_path_factory):
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_data(coop_root):
     """Settings that draw 4 shots from the small set."""
     return DataConfig(

@@ -196,15 +196,9 @@ def test_settings_that_do_not_go_together_are_one_line(owner, message):
 
 
 @pytest.fixture(scope="module")
-def config(coop_root):
+def config(small_data):
     """The method on 40 texts alone, on the small set, each image in one view."""
-    data = craft_jax.DataConfig(
-        root=str(coop_root),
-        images="caltech-101/101_ObjectCategories",
-        split="caltech-101/split_zhou_Caltech101.json",
-        shots=4,
-        views=1,
-    )
+    data = dataclasses.replace(small_data, views=1)
     run = craft_jax.RunConfig(devices=1, eval_every=0, reuse_features=False)
     return Config(data=data, learn="probes", probe=craft_jax.ProbeConfig(texts=40), run=run)
 

@@ -11,25 +11,18 @@ import numpy as np
 import pytest
 
 from craft_jax import data, training
-from craft_jax.config import Config, DataConfig, ProbeConfig, RefinementConfig, RunConfig, SearchConfig
+from craft_jax.config import Config, ProbeConfig, RefinementConfig, RunConfig, SearchConfig
 from craft_jax.encoding import feature_cache
 from craft_jax.errors import UserError
 from craft_jax.training import checkpoints
 
 
 @pytest.fixture(scope="module")
-def config(coop_root):
+def config(small_data):
     """6 steps of 8 prompts on the small set, with checkpoints after 2, 4 and 6; nothing measured first."""
-    folder = "caltech-101/"
     return Config(
         query_budget=69,
-        data=DataConfig(
-            root=str(coop_root),
-            images=folder + "101_ObjectCategories",
-            split=folder + "split_zhou_Caltech101.json",
-            shots=4,
-            views=2,
-        ),
+        data=small_data,
         probe=ProbeConfig(texts=0),
         search=SearchConfig(estimator="antithetic", sigma=1.0, population_size=8),
         refinement=RefinementConfig(hidden=16, batch_size=5),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from craft_jax.method import stacked
 from craft_jax.method.estimators import GaussNewton, gauss_newton
 
 CLASSES, DIM, IMAGES = 4, 6, 50
@@ -24,7 +25,7 @@ def _logits(images, z):
 def _step(search, state, images, target, answer=_logits):
     present = answer(images, state.z)
     proposed = search.propose(state, present, answer(images, search.ask(state)), target)
-    logits = gauss_newton.centred(jnp.concatenate([present[None], answer(images, proposed)]))
+    logits = stacked.centred(jnp.concatenate([present[None], answer(images, proposed)]))
     objectives = jnp.stack([gauss_newton.objective(one, target) for one in logits])
     return search.settle(state, proposed, objectives[1:], objectives[0]), objectives
 
@@ -41,7 +42,7 @@ def _run(answer, images, target, steps):
 @pytest.fixture(scope="module")
 def target(images):
     """What prompts of their own would answer."""
-    return gauss_newton.centred(_logits(images, jax.random.normal(jax.random.key(3), (CLASSES, DIM))))
+    return stacked.centred(_logits(images, jax.random.normal(jax.random.key(3), (CLASSES, DIM))))
 
 
 def test_linear_answers_are_fitted_in_a_few_steps(images, target):
@@ -59,7 +60,7 @@ def test_answers_that_bend_are_fitted_without_ever_going_up(images, target):
 
 
 def test_the_objective_is_the_distance_at_the_best_map_and_its_penalty(images, target):
-    logits = gauss_newton.centred(_logits(images, jax.random.normal(jax.random.key(4), (CLASSES, DIM))))
+    logits = stacked.centred(_logits(images, jax.random.normal(jax.random.key(4), (CLASSES, DIM))))
     weights = gauss_newton.linear_map(logits, target)
     ridge = 3e-3 * jnp.trace(logits.T @ logits) / CLASSES
     multiple = jnp.sum(logits * target) / jnp.sum(logits**2)

@@ -22,18 +22,11 @@ VIEWS, PIECES, IMAGES = 2, 8, 12
 
 
 @pytest.fixture(scope="module")
-def config(coop_root):
+def config(small_data):
     """Texts, and then four steps of 8 prompts, on the small set."""
-    data = craft_jax.DataConfig(
-        root=str(coop_root),
-        images="caltech-101/101_ObjectCategories",
-        split="caltech-101/split_zhou_Caltech101.json",
-        shots=4,
-        views=VIEWS,
-    )
     return Config(
         query_budget=BUDGET,
-        data=data,
+        data=dataclasses.replace(small_data, views=VIEWS),
         probe=ProbeConfig(texts=150),
         search=SearchConfig(population_size=POPULATION),
         refinement=RefinementConfig(hidden=16, batch_size=5),

@@ -119,10 +119,10 @@ def opaque(query: F) -> F:
     return walled  # type: ignore[return-value]
 
 
-def captions(black_box: BlackBox) -> list[str]:
-    """The caption of each class."""
+def captions(black_box: BlackBox, names: Sequence[str]) -> list[str]:
+    """The caption of each name, by the black box's template."""
     template = black_box.identity["template"]
-    return [template.replace("{}", name) for name in black_box.class_names]
+    return [template.replace("{}", name) for name in names]
 
 
 def check_finite(numbers: Any, black_box: BlackBox) -> None:

@@ -59,8 +59,7 @@ class Encoder:
             return jax.tree.map(lambda leaf: leaf[None], self.centre_crops(images))
         resizing = self.black_box.resizing
         crops = [[pixels.view_crop(seed, view, i, resizing) for view in range(views)] for i in range(len(images))]
-        handle = self._encode(images, crops, f"{views} views of seed {seed}")
-        return _by_view(handle, len(images))
+        return self._in_views(images, crops, f"{views} views of seed {seed}")
 
     def fixed_views(self, images: Sequence[LazyImage], *, views: int, pieces: int, seed: int) -> Handle:
         """The handle of N photographs' centre crop, its mirror image, random views, and random pieces.
@@ -88,7 +87,7 @@ class Encoder:
             for i in range(len(images))
         ]
         name = f"centre, mirrored, random, {views} in all, and {pieces} pieces of seed {seed}"
-        return _by_view(self._encode(images, crops, name), len(images))
+        return self._in_views(images, crops, name)
 
     def centre_crops(self, images: Sequence[LazyImage]) -> Handle:
         """The handle of N photographs as they are tested: the centre crop; NumPy leaves [N, ...].
@@ -98,6 +97,11 @@ class Encoder:
         """
         crop = functools.partial(pixels.centre_crop, resizing=self.black_box.resizing)
         return self._encode(images, [[crop]] * len(images), "centre crop")
+
+    def _in_views(self, images: Sequence[LazyImage], crops: Sequence[Sequence[pixels.Crop]], crops_name: str) -> Handle:
+        """The handle of N photographs, each under V crops of its own; leaves [V, N, ...]."""
+        handle = self._encode(images, crops, crops_name)
+        return jax.tree.map(lambda leaf: leaf.reshape(len(images), -1, *leaf.shape[1:]).swapaxes(0, 1), handle)
 
     def _encode(self, images: Sequence[LazyImage], crops: Sequence[Sequence[pixels.Crop]], crops_name: str) -> Handle:
         """The handle of every photograph under each of its crops, photograph after photograph."""
@@ -173,11 +177,6 @@ class Encoder:
         rows = [_rows_of_all_devices(handle) for handle in jax.device_get(handles)]
         none = jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), like)
         return jax.tree.map(lambda leaf: leaf[: -(-count // batch) * batch], join_handles([none, *rows]))
-
-
-def _by_view(handle: Handle, photographs: int) -> Handle:
-    """From image after image, each in all its views, to leaves [V, N, ...]."""
-    return jax.tree.map(lambda leaf: leaf.reshape(photographs, -1, *leaf.shape[1:]).swapaxes(0, 1), handle)
 
 
 def _rows_of_all_devices(handle: Handle) -> Handle:

@@ -13,7 +13,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from craft_jax.blackbox import BlackBox, Handle, Ledger, draw_views
-from craft_jax.method import candidates, divergence, objectives, prompt, refinement
+from craft_jax.method import candidates, divergence, objectives, prompt, refinement, stacked
 from craft_jax.method.candidates import Centre, Loss
 from craft_jax.method.divergence import Guard
 from craft_jax.method.estimators import GaussNewton, Search, SearchState, gauss_newton
@@ -218,12 +218,11 @@ def _fit_whole_answers(
     with jax.default_matmul_precision("float32"):
         present = fixed(problem.black_box.predict(problem.generator(state.z)[None], handle)[0])
         proposed = fixed(search.propose(state, present, answers(fixed(search.ask(state))), target))
-        logits = fixed(gauss_newton.centred(jnp.concatenate([present[None], answers(proposed)])))
-        objectives = fixed(jax.lax.map(lambda one: gauss_newton.objective(one, target), logits) / total)
-        moved = search.settle(state, proposed, objectives[1:], objectives[0])
-        # The same choice that `settle` makes.
-        best = jnp.where(objectives[1:].min() < objectives[0], 1 + jnp.argmin(objectives[1:]), 0)
-        return fixed((moved, gauss_newton.linear_map(logits[best], target)))
+        logits = fixed(stacked.centred(jnp.concatenate([present[None], answers(proposed)])))
+        of_present, *of_proposed = fixed(jax.lax.map(lambda one: gauss_newton.objective(one, target), logits) / total)
+        moved = search.settle(state, proposed, jnp.stack(of_proposed), of_present)
+        least, better = gauss_newton.best(jnp.stack(of_proposed), of_present)
+        return fixed((moved, gauss_newton.linear_map(logits[jnp.where(better, 1 + least, 0)], target)))
 
 
 def _fitted_views(method: Method, problem: Problem, number: Array) -> tuple[Handle, Float[Array, "M C"]]:

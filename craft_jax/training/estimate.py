@@ -40,11 +40,12 @@ def estimate(black_box: BlackBox, dataset: FewShotSet, config: Config) -> list[s
     if steps:
         lines.append(f"{config.budget:,} prompts in all, in {steps:,} steps of {_population(config)}")
     sample = _sample([*kept.train, *held_out, *kept.test], black_box)
-    cost = cost_of(black_box, texts or captions(black_box), sample, images)
+    plain = captions(black_box, black_box.class_names)
+    cost = cost_of(black_box, texts or plain, sample, images)
     if cost is None:
         return [*lines, "nothing of it is billed: the model is on this machine"]
     if texts and cost.later > 1:  # zero-shot, which is asked of the test images first, is no part of a longer question
-        first = cost_of(black_box, captions(black_box), sample, len(kept.test))
+        first = cost_of(black_box, plain, sample, len(kept.test))
         assert first is not None
         cost = cost._replace(requests=cost.requests + first.requests, size=cost.size + first.size)
     return [*lines, *_bill(cost, steps)]

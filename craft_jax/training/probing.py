@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, captions, check_finite, is_remote, prompts_for
-from craft_jax.files import naming_full_disk, replacing
+from craft_jax.files import replacing
 from craft_jax.method import StackedHead, stacked
 from craft_jax.randomness import Stream, host_generator
 
@@ -103,8 +103,8 @@ def probe(
         return found
     room = None if meter.budget is None else meter.budget - meter.ledger.prompts
     listed = to_ask(black_box, texts, room, seed)
-    answers = _ask(black_box, about, meter, listed)
-    probed = _fit(about, answers, tuple(listed[: answers.training.shape[-1]]), classes)
+    answers, of = _ask(black_box, about, meter, listed)
+    probed = _fit(about, answers, of, tuple(listed[: answers.training.shape[-1]]))
     if keep:
         _write(keep, key, probed)
     return probed
@@ -114,7 +114,10 @@ def to_ask(black_box: BlackBox, texts: int, room: int | None, seed: int) -> list
     """The captions of the classes and of words, `texts` at most and what `room` prompts pay for."""
     classes = len(black_box.class_names)
     most = texts if room is None else min(texts, classes * room)
-    return [*captions(black_box), *_drawn(black_box, seed)][: max(most, classes)]
+    words = vocabulary(black_box.class_names)
+    order = host_generator(seed, Stream.WORDS).permutation(len(words))
+    listed = [*black_box.class_names, *(words[i] for i in order)]
+    return captions(black_box, listed[: max(most, classes)])
 
 
 class _Answers(NamedTuple):
@@ -124,15 +127,7 @@ class _Answers(NamedTuple):
     held_out: Float[np.ndarray, "H T"]
 
 
-def _drawn(black_box: BlackBox, seed: int) -> list[str]:
-    """Captions of words in random order."""
-    words = vocabulary(black_box.class_names)
-    order = host_generator(seed, Stream.WORDS).permutation(len(words))
-    template = black_box.identity["template"]
-    return [template.replace("{}", words[i]) for i in order]
-
-
-def _ask(black_box: BlackBox, about: Asked, meter: Meter, listed: Sequence[str]) -> _Answers:
+def _ask(black_box: BlackBox, about: Asked, meter: Meter, listed: Sequence[str]) -> tuple[_Answers, stacked.Statistics]:
     """Rounds of texts, until they are twice the rank of what came back or all that are listed."""
     classes, done = len(black_box.class_names), 0
     rounds: list[_Answers] = []
@@ -150,8 +145,9 @@ def _ask(black_box: BlackBox, about: Asked, meter: Meter, listed: Sequence[str])
         )
         done += len(part)
         answers = _Answers(*(np.concatenate(parts, axis=-1) for parts in zip(*rounds, strict=True)))
-        if done >= len(listed) or done >= _ENOUGH * stacked.rank(_statistics(about, answers, classes)):
-            return answers
+        of = _statistics(about, answers, classes)
+        if done >= len(listed) or done >= _ENOUGH * stacked.rank(of):
+            return answers, of
 
 
 def _book(meter: Meter, before: int, after: int, classes: int, about: Asked) -> None:
@@ -187,9 +183,9 @@ def _statistics(about: Asked, answers: _Answers, classes: int) -> stacked.Statis
     return functools.reduce(stacked.add, views)
 
 
-def _fit(about: Asked, answers: _Answers, texts: tuple[str, ...], classes: int) -> Probed:
-    of = _statistics(about, answers, classes)
-    head = stacked.fit(of, len(about.labels) / classes, answers.held_out, about.held_out_labels)
+def _fit(about: Asked, answers: _Answers, of: stacked.Statistics, texts: tuple[str, ...]) -> Probed:
+    shots = len(about.labels) / len(of.counts)
+    head = stacked.fit(of, shots, answers.held_out, about.held_out_labels)
     logits = np.stack([stacked.apply(head, view) for view in answers.training])
     return Probed(texts, head, stacked.centred(logits).astype(np.float32))
 
@@ -216,7 +212,7 @@ def _read(path: Path, key: str, say: Callable[[str], None]) -> Probed | None:
 
 
 def _write(path: Path, key: str, probed: Probed) -> None:
-    with naming_full_disk(path.parent), replacing(path) as partial:
+    with replacing(path) as partial:
         np.savez(
             partial,
             key=np.asarray(key),

@@ -91,7 +91,7 @@ class SoftOwner:
 
     def estimate(self, texts: Sequence[str], sample: UInt8[np.ndarray, "n size size 3"], images: int) -> Estimate:
         """What sending images like those of a sample, and asking T texts about them, would take."""
-        pictures = [picture(image, "png") for image in sample]
+        pictures = self.encode_images(sample)
         sending = Request(f"{self._base}/v1/images", _npz(images=sample), _NPZ)
         ids = [image.digest.hex() for image in pictures]
         asking = [self._texts_request(part, ids) for part in self._kept.parts(texts)]

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from craft_jax.method.estimators.ask_tell import SearchState, begin
+from craft_jax.method.stacked import centred
 
 RADII = (0.3, 3.0, 30.0, 300.0)  # times the damping: the trust region's radii, widest first
 _RIDGE = 3e-3  # of the linear map, in mean variances of the logits
@@ -85,11 +86,10 @@ class GaussNewton(NamedTuple):
         present: Float[Array, ""],
     ) -> SearchState:
         """Moves to the best proposal if it is better than the present point; trusts more, or less, accordingly."""
-        best = jnp.argmin(objectives)
-        better = objectives[best] < present  # never where either is not a number
-        damping = state.memory.damping * jnp.where(better, jnp.asarray(RADII)[best] / RADII[1], RADII[2])
+        least, better = best(objectives, present)
+        damping = state.memory.damping * jnp.where(better, jnp.asarray(RADII)[least] / RADII[1], RADII[2])
         return SearchState(
-            z=jnp.where(better, proposed[best], state.z),
+            z=jnp.where(better, proposed[least], state.z),
             memory=Trust(jnp.clip(damping, _LEAST_DAMPING, _MOST_DAMPING)),
             step=state.step + 1,
         )
@@ -100,9 +100,10 @@ class GaussNewton(NamedTuple):
         return drawn / jnp.linalg.norm(drawn, axis=-1, keepdims=True)
 
 
-def centred(logits: Float[Array, "*M C"]) -> Float[Array, "*M C"]:
-    """Logits less their mean over classes."""
-    return logits - logits.mean(axis=-1, keepdims=True)
+def best(objectives: Float[Array, " R"], present: Float[Array, ""]) -> tuple[Int[Array, ""], Bool[Array, ""]]:
+    """Which proposal has the least objective, and whether it is below the present point's."""
+    least = jnp.argmin(objectives)
+    return least, objectives[least] < present  # never below where either is not a number
 
 
 def linear_map(logits: Float[Array, "M C"], target: Float[Array, "M C"]) -> Float[Array, "C C"]:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, UInt8
 from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Described, Handle, opaque
 from craft_jax.blackbox.texts import TextDoor, captions_of
 from craft_jax.blackbox.towers import text
+from craft_jax.blackbox.towers.blocks import Params
 from craft_jax.config import BUNDLED
 from craft_jax.data import pixels
 from craft_jax.errors import UserError
@@ -202,7 +203,7 @@ def _tokenize(parts: ClipParts, caption: str) -> list[int]:
 
 
 def arrange_text(
-    params: text.Params, settings: TextSettings, captions: list[list[int]], n_ctx: int, dtype: str
+    params: Params, settings: TextSettings, captions: list[list[int]], n_ctx: int, dtype: str
 ) -> text.TextTower:
     """The text tower for captions that are token ids, from SOS to the position that is pooled."""
     return text.build(

@@ -25,14 +25,23 @@ def of_size(
     clip: Any, params: Any, classes: int, images: int, views: int, settings: Config = SETTINGS
 ) -> collaborative.Problem:
     """A problem whose training images were encoded in V views."""
-    features = jax.random.normal(jax.random.key(0), (views, images, sizes.TEXT.projection_dim))
-    black_box = sizes.black_box(clip, params, classes)
+    return around(sizes.black_box(clip, params, classes), sizes.TEXT.projection_dim, images, views, settings)
+
+
+def around(
+    black_box: Any, feature_size: int, images: int, views: int, settings: Config = SETTINGS
+) -> collaborative.Problem:
+    """The same of a black box, whose image features are of this size."""
+    features = jax.random.normal(jax.random.key(0), (views, images, feature_size))
+    classes = len(black_box.class_names)
+    fitted = from_settings.fits_whole_answers(settings)
     return collaborative.Problem(
         black_box=black_box,
         generator=from_settings.build_generator(black_box, settings, std=0.02),
         views=features / jnp.linalg.norm(features, axis=-1, keepdims=True),
         labels=jnp.arange(images) % classes,
         seed_key=jax.random.key(0),
+        target=jax.random.normal(jax.random.key(1), (views, images, classes)) if fitted else None,
     )
 
 

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, FlaxCLIPModel
-from transformers.modeling_flax_utils import ACT2FN
+from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
 from benchmarks.caltech_names import NAMES
 from craft_jax.blackbox.clip import ClipBlackBox
@@ -38,6 +37,8 @@ VISION = {
 
 def model(patch: int) -> Any:
     """FlaxCLIPModel's module at the size of ViT-B/`patch`, and its class."""
+    from transformers import FlaxCLIPModel  # transformers 5 has none
+
     config = CLIPConfig(text_config=TEXT.to_dict(), vision_config=VISION[patch].to_dict(), projection_dim=512)
     return FlaxCLIPModel(config, _do_init=False)
 
@@ -77,7 +78,7 @@ def black_box(clip: Any, text: Any, classes: int, image: Any = None, dtype: str 
         n_ctx=N_CTX,
         heads=TEXT.num_attention_heads,
         epsilon=TEXT.layer_norm_eps,
-        activation=ACT2FN[TEXT.hidden_act],
+        activation=quick_gelu,
         dtype=dtype,
     )
     return ClipBlackBox(
@@ -102,6 +103,11 @@ def black_box(clip: Any, text: Any, classes: int, image: Any = None, dtype: str 
 def words(text: Any) -> Array:
     """The unlearnt prompt, [n_ctx, d]."""
     return text["text_model"]["embeddings"]["token_embedding"]["embedding"][np.array(_CONTEXT)]
+
+
+def quick_gelu(x: Array) -> Array:
+    """OpenAI's activation."""
+    return x * jax.nn.sigmoid(1.702 * x)
 
 
 def useful_flops(classes: int) -> float:

@@ -23,6 +23,7 @@ from craft_jax.blackbox.towers.blocks import Params
 from craft_jax.config import BUNDLED
 from craft_jax.data import pixels
 from craft_jax.errors import UserError
+from craft_jax.precision import AUTO, products
 
 
 class TextSettings(NamedTuple):
@@ -86,6 +87,7 @@ class ClipBlackBox(Described):
     _pixel_std: Array
     _image_features: Callable[[Any, Array], Array] = struct.field(pytree_node=False)
     _texts: TextDoor = struct.field(pytree_node=False)
+    _precision: str = struct.field(pytree_node=False, default=AUTO)
 
     @property
     def takes(self) -> frozenset[str]:
@@ -118,14 +120,14 @@ class ClipBlackBox(Described):
 @jax.jit
 @opaque
 def _encode_images(black_box: ClipBlackBox, images: Array) -> Handle:
-    with jax.default_matmul_precision("float32"):
+    with products(black_box._precision, black_box._text.dtype):
         pixels = (images.astype(jnp.float32) / 255 - black_box._pixel_mean) / black_box._pixel_std
         features = black_box._image_features(black_box._image_params, pixels).astype(jnp.float32)
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
 
 def _logits(black_box: ClipBlackBox, prompts: Array, handle: Handle) -> Array:
-    with jax.default_matmul_precision("float32"):
+    with products(black_box._precision, black_box._text.dtype):
         tower = black_box._text
         text = tower.features(prompts) if prompts.ndim == 3 else tower.class_features(prompts)
         return jnp.exp(black_box._logit_scale) * jnp.einsum("np,kcp->knc", handle, text)

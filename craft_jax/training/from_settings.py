@@ -11,6 +11,7 @@ from craft_jax.randomness import Stream, stream_key
 
 _CHUNK_BYTES = 2 * 2**30
 _LIVE_COPIES = 4  # logits, refined logits and their softmaxes live at once
+_FILLING_CAPTIONS = 8192  # that keep an accelerator busy
 _ANSWERS = 2**22  # numbers that a prompt answers in a step of Gauss-Newton, which keeps those of all prompts
 
 
@@ -93,12 +94,14 @@ def chunk_pairs(pairs: int, images: int, classes: int) -> int:
     """Pairs to evaluate at once: as many as a share of memory holds, and few enough for eight devices to have work.
 
     On a CPU a pair of 100 classes, some 700 tokens, already fills the matrix units, and the caches like it no larger.
-    The number must not depend on how many devices there are, or their bits would.
+    An accelerator needs thousands of captions to be busy. The number must not depend on how many devices there are, or
+    their bits would.
     """
     if jax.default_backend() == "cpu":
         return max(1, min(-(-pairs // 8), 100 // classes))
+    filling = min(pairs, -(-_FILLING_CAPTIONS // (2 * classes)))
     logits_of_pair = 2 * images * classes * 4
-    return max(1, min(-(-pairs // 8), _CHUNK_BYTES // (_LIVE_COPIES * logits_of_pair)))
+    return max(1, min(max(-(-pairs // 8), filling), _CHUNK_BYTES // (_LIVE_COPIES * logits_of_pair)))
 
 
 def initial_state(method: Method, generator: prompt.PromptGenerator, config: Config, classes: int) -> TuningState:

@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 TWO_AT_A_TIME = -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-torch bench docs clean
+.PHONY: demo test test-slow test-torch bench bench-gpu wheels docs clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/craft-jax tune --config=demo
@@ -26,6 +26,16 @@ test-torch: $(VENV)/.installed-test
 bench: $(VENV)/.installed
 	$(RUN) -m benchmarks.speed
 
+# On a machine with one GPU, its own jax and no network: carry .whl/ there, which `make wheels` fills, and take its python.
+GPU_PYTHON ?= python3
+bench-gpu:
+	$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target build/wheels .whl/*.whl
+	PYTHONPATH=build/wheels $(GPU_PYTHON) -m benchmarks.gpu
+
+wheels: $(VENV)/.installed
+	$(RUN) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --dest .whl \
+		contextlib2 ml_collections tenacity
+
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
@@ -40,4 +50,4 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .whl runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The parts of `python -m benchmarks.gpu`, each a section of it. Nothing here needs a Flax model or a network."""

@@ -27,6 +27,9 @@ class Stream(enum.IntEnum):
     HELD_OUT = 8
     WORDS = 9
     PIECES = 10
+    CLIENTS = 11
+    PUBLIC = 12
+    NOISE = 13
 
 
 def stream_key(seed: int, stream: Stream) -> "jax.Array":

@@ -159,7 +159,8 @@ def discriminants(of: Statistics, shrinkages: Sequence[float], whitening: float 
         return [StackedHead(np.zeros((mean.size, len(of.counts))), np.zeros(len(of.counts)))] * len(shrinkages)
     variances, axes = variances[kept], axes[:, kept]
     map_ = axes * variances ** (-whitening / 2)
-    means = (of.sums / np.maximum(of.counts, 1)[:, None] - mean) @ map_
+    held = of.counts[:, None] > 0  # of a class without images nothing is known: g leaves it as it is
+    means = np.where(held, of.sums / np.where(held, of.counts[:, None], 1.0) - mean, 0.0) @ map_
     scaled = variances ** (1 - whitening)
     within = np.diag(scaled) - (means * of.counts[:, None]).T @ means / total
     heads = []

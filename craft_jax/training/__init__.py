@@ -7,6 +7,7 @@ from craft_jax.training import checkpoints, report
 from craft_jax.training.estimate import estimate
 from craft_jax.training.finished import CURVE, METRICS, REPORT, RESULT, Outcome, load_run
 from craft_jax.training.loop import train, train_alone
+from craft_jax.training.probing import to_ask as texts_to_ask
 
 __all__ = [
     "CURVE",
@@ -18,6 +19,7 @@ __all__ = [
     "estimate",
     "load_run",
     "report",
+    "texts_to_ask",
     "train",
     "train_alone",
 ]

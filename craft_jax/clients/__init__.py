@@ -1,0 +1,4 @@
+"""Several owners of images tune together and share none: splits, trust, what is exchanged, simulation, report.
+
+`python -m craft_jax.clients` is the way in. Source: Wagner, Fan and Jaggi, COLM 2024; docs/clients.md.
+"""

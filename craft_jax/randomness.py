@@ -30,6 +30,7 @@ class Stream(enum.IntEnum):
     CLIENTS = 11
     PUBLIC = 12
     NOISE = 13
+    LANGUAGE = 14
 
 
 def stream_key(seed: int, stream: Stream) -> "jax.Array":

@@ -3,9 +3,9 @@
 `loaders/` read weights, `towers/` compute features. Only this room imports transformers.
 """
 
-from craft_jax.blackbox import interface
+from craft_jax.blackbox import apis, interface
 from craft_jax.blackbox.apis import connect_api
-from craft_jax.blackbox.billing import Estimate, cost_of, sent_to
+from craft_jax.blackbox.billing import CeilingReached, Estimate, cost_of, sent_to
 from craft_jax.blackbox.interface import (
     SOFT_PROMPTS,
     TEXTS,
@@ -23,6 +23,8 @@ from craft_jax.blackbox.owned import Owned, TextFeature
 from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors
 
 __all__ = [
+    "CeilingReached",
+    "apis",
     "Estimate",
     "cost_of",
     "SOFT_PROMPTS",

@@ -8,6 +8,11 @@ from jaxtyping import UInt8
 
 from craft_jax.blackbox.meter import Ledger
 from craft_jax.blackbox.remote import RemoteBlackBox
+from craft_jax.errors import UserError
+
+
+class CeilingReached(UserError):
+    """A request was not sent, because a ceiling does not cover it."""
 
 
 class Ceilings(NamedTuple):

@@ -26,6 +26,8 @@ class Ledger:
       texts_sent, bytes_sent: in these requests.
       tokens: that their answers say they took, or were expected to where they do not say.
       money: what these cost at the prices set.
+      proposal_calls: of a language model, asked to propose texts; replies that were kept are counted too.
+      proposal_tokens, proposal_money: that these took, kept ones left out.
     """
 
     prompts: int = 0
@@ -40,6 +42,9 @@ class Ledger:
     bytes_sent: int = 0
     tokens: int = 0
     money: float = 0.0
+    proposal_calls: int = 0
+    proposal_tokens: int = 0
+    proposal_money: float = 0.0
 
     def __add__(self, other: "Ledger") -> "Ledger":
         """Entry by entry."""

@@ -4,7 +4,7 @@ The owner's side of the wall. Texts are data that change from call to call, so t
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from craft_jax.blackbox.towers.text import TextTower
 from craft_jax.errors import UserError
 
-_AT_ONCE = 2048  # texts encoded in one call, which bounds memory
+_SIZES = (1024, 128, 16)  # texts of one length encoded in one call: few, since each is compiled for each length
 _KEPT = 4  # lists of texts whose features are kept: those of a run's probes, asked about many chunks of images
 
 
@@ -90,13 +90,17 @@ class TextDoor:
         return arranged, jnp.asarray(self._tokens[captions[0][1 : n_ctx + 1]])
 
     def _encode(self, texts: tuple[str, ...]) -> Float[Array, "T p"]:
-        captions = [self._tokenize(text)[1:] for text in texts]  # SOS is in the tower
-        order = np.argsort([len(caption) for caption in captions], kind="stable")
+        """By groups of one length, so that other texts of the same lengths need no other programs."""
         assert self._tower is not None
-        parts = [
-            _features(self._arranged(self._tower, [captions[i] for i in order[first : first + _AT_ONCE]]))
-            for first in range(0, len(order), _AT_ONCE)
-        ]
+        captions = [self._tokenize(text)[1:] for text in texts]  # SOS is in the tower
+        lengths = np.array([len(caption) for caption in captions])
+        order = np.argsort(lengths, kind="stable")
+        parts = []
+        for length in np.unique(lengths):
+            alike = [captions[i] for i in order if lengths[i] == length]
+            for part, size in _groups(alike):
+                filled = part + part[-1:] * (size - len(part))
+                parts.append(_features(self._arranged(self._tower, filled))[: len(part)])
         return jnp.concatenate(parts)[np.argsort(order)]
 
     def _arranged(self, tower: TextTower, captions: Sequence[Sequence[int]]) -> TextTower:
@@ -108,6 +112,14 @@ class TextDoor:
             class_rows=jnp.arange(len(captions)),
             lengths=tuple(len(caption) for caption in captions),
         )
+
+
+def _groups(captions: list[list[int]]) -> Iterator[tuple[list[list[int]], int]]:
+    """Captions in groups, each with the size that it is filled up to."""
+    while captions:
+        size = next((size for size in _SIZES if size <= len(captions)), _SIZES[-1])
+        yield captions[:size], size
+        captions = captions[size:]
 
 
 def captions_of(tokenize: Callable[[str], list[int]], class_names: Sequence[str], template: str) -> Captions:

@@ -5,6 +5,7 @@ A new setting goes to `settings`, a new method to `recipes`. Knows nothing of JA
 
 from craft_jax.config import identity, packaged
 from craft_jax.config.api import FORMS, MOST_MARKS, SHAPES_ANSWERS, ApiConfig, check_api
+from craft_jax.config.language import ASKS_CHAT, TEXTS_ALONE, ChatConfig, LanguageConfig, check_language
 from craft_jax.config.mappings import flat_settings, from_config_dict, to_config_dict
 from craft_jax.config.published import PUBLISHED, SHIFTS, query_budget
 from craft_jax.config.settings import (
@@ -25,16 +26,19 @@ from craft_jax.config.settings import (
 from craft_jax.config.variants import config_dict
 
 __all__ = [
+    "ASKS_CHAT",
     "ApiConfig",
     "BUNDLED",
     "BlackBoxConfig",
     "CALIBRATION_PROMPTS",
+    "ChatConfig",
     "Config",
     "ConsistencyConfig",
     "DataConfig",
     "DeployConfig",
     "FORMS",
     "GAUSS_NEWTON",
+    "LanguageConfig",
     "MOST_MARKS",
     "PUBLISHED",
     "ProbeConfig",
@@ -44,7 +48,9 @@ __all__ = [
     "SHAPES_ANSWERS",
     "SHIFTS",
     "SearchConfig",
+    "TEXTS_ALONE",
     "check_api",
+    "check_language",
     "config_dict",
     "flat_settings",
     "from_config_dict",

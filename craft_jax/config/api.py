@@ -88,13 +88,18 @@ def check_api(model: str, form: str, api: ApiConfig) -> None:
         return
     if not is_address or not parts.hostname:
         raise UserError(f"black_box.api={form} needs an address, such as https://example.com/v1, as black_box.model")
-    named = [name for name, _ in urllib.parse.parse_qsl(parts.query, keep_blank_values=True)]
-    if parts.username or parts.password or any(secret in name.lower() for name in named for secret in _SECRETS):
-        raise UserError(
-            f"black_box.model holds a key, and checkpoints and reports would show it; put the key into the environment "
-            f"variable {api.key_variable} and take it out of the address"
-        )
+    check_secrets(parts, "black_box.model", api.key_variable)
     if form in ("embeddings", "chat") and not api.model:
         raise UserError(f"black_box.api={form} asks a model by name; set api.model")
     if form == "chat" and api.texts > MOST_MARKS:
         raise UserError(f"api.texts={api.texts}: chat answers {MOST_MARKS} labels a request at most")
+
+
+def check_secrets(address: urllib.parse.SplitResult, name: str, key_variable: str) -> None:
+    """Raises UserError where an address, the setting `name`, holds a secret."""
+    named = [part for part, _ in urllib.parse.parse_qsl(address.query, keep_blank_values=True)]
+    if address.username or address.password or any(secret in part.lower() for part in named for secret in _SECRETS):
+        raise UserError(
+            f"{name} holds a key, and checkpoints and reports would show it; put the key into the environment "
+            f"variable {key_variable} and take it out of the address"
+        )

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from craft_jax.config.language import TEXTS_ALONE
 from craft_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ _IN_PAIRS = ("antithetic", "guided", "spsa")
 
 def check_budget(config: "Config") -> None:
     """Raises UserError where nothing could be learnt within the budget."""
-    if config.learn == "probes" and not config.probe.texts:
-        raise UserError("learn=probes asks texts, and probe.texts=0 allows none; raise probe.texts")
+    if config.learn in TEXTS_ALONE and not config.probe.texts:
+        raise UserError(f"learn={config.learn} asks texts, and probe.texts=0 allows none; raise probe.texts")
     if config.search.estimator == "gauss-newton" and config.learn != "refinement" and not config.probe.texts:
         raise UserError(
             "search.estimator=gauss-newton fits prompts to the probes' head; raise probe.texts, or choose "

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from craft_jax.config.api import SHAPES_ANSWERS, ApiConfig
+from craft_jax.config.language import ChatConfig, LanguageConfig
 from craft_jax.config.mappings import flat_settings
 from craft_jax.config.settings import BlackBoxConfig, Config, RunConfig
 from craft_jax.errors import UserError
 
 PLACES = frozenset({"data.root", "data.images", "data.split", "black_box.model"})
+_LANGUAGE = ("language.", "chat.")  # have a part where learn=texts, and nowhere else
+_CHAT = ("chat.model", "chat.calls", "chat.reply_tokens")
 _BEFORE_PROBES = {"probe.texts": 0, "deploy.prompts_per_image": 0}
 _CHUNK_PAIRS = "run.chunk_pairs"  # sums in other groups round otherwise
 _OF_ANSWERS = frozenset(f"api.{name}" for name in SHAPES_ANSWERS)
@@ -26,18 +29,21 @@ _BEFORE = {  # what runs of older versions did not write
     _CHUNK_PAIRS: RunConfig().chunk_pairs,
     "black_box.api": BlackBoxConfig().api,
     **{f"api.{name}": getattr(ApiConfig(), name) for name in SHAPES_ANSWERS},
+    **flat_settings({"language": dataclasses.asdict(LanguageConfig()), "chat": dataclasses.asdict(ChatConfig())}),
 }
 
 
 def is_learnt_by(name: str) -> bool:
     """Whether a setting, by its full name, has a part in what a run learns."""
-    return not name.startswith(("run.", "api.")) or name == _CHUNK_PAIRS or name in _OF_ANSWERS
+    carried_out = name.startswith(("run.", "api.", "chat.")) and name not in (_CHUNK_PAIRS, *_CHAT)
+    return not carried_out or name in _OF_ANSWERS
 
 
 def learnt_by(config: Config) -> dict[str, Any]:
     """The settings that decide what a run learns, by full name: all but those of how it is carried out."""
     flat = flat_settings(dataclasses.asdict(config))
-    return {name: value for name, value in flat.items() if is_learnt_by(name)}
+    left_out = () if config.learn == "texts" else _LANGUAGE
+    return {name: value for name, value in flat.items() if is_learnt_by(name) and not name.startswith(left_out)}
 
 
 def tested_on(config: Config) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from craft_jax.config.language import check_language
 from craft_jax.config.settings import Config
 from craft_jax.config.validation import build
 
@@ -19,9 +20,14 @@ def from_config_dict(values: Mapping[str, Any]) -> Config:
     """Validated settings from a ConfigDict or nested mapping; what is left out takes its default.
 
     Raises:
-      UserError: for an unknown setting (with the nearest known one), a wrong type, or a value out of range.
+      UserError: for an unknown setting (with the nearest known one), a wrong type, a value out of range, or a
+        language model that is to be asked and has no address.
     """
-    return build(Config, values, prefix="")
+    config: Config = build(Config, values, prefix="")
+    check_language(
+        config.learn, config.language, config.chat
+    )  # here, as a recipe names a chat before it has an address
+    return config
 
 
 def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

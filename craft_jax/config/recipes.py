@@ -83,6 +83,16 @@ RECIPES: dict[str, dict[str, Any]] = {
     "head-only": {**_SEARCH_ALONE, "learn": "refinement", "search": _BY_CLASS},
     # An upper bound for studies: the true gradient of a local model in the place of its estimate.
     "white-box": {**_SEARCH_ALONE, "search": {**_BY_CLASS, "estimator": "white-box"}},
+    # A search over texts, by a language model that `chat.address` names, or by changing words; `docs/language.md`.
+    "llm": {"learn": "texts", "language": {"proposer": "chat"}},
+    "mutation": {"learn": "texts"},
+    # Language models as black-box optimisers as published (Liu et al., CVPR 2024): the best template alone.
+    "llm-published": {
+        "learn": "texts",
+        "held_out": "none",
+        "deploy": {"prompts_per_image": 1},
+        "language": {"proposer": "published", "wordings": 90, "start": 80, "each_round": 1},
+    },
 }
 
 

@@ -8,6 +8,7 @@ import dataclasses
 
 from craft_jax.config.api import FORMS, ApiConfig, check_api
 from craft_jax.config.checks import check_budget, check_search
+from craft_jax.config.language import TEXTS_ALONE, ChatConfig, LanguageConfig
 from craft_jax.config.validation import (
     CLIP,
     NOT_NEGATIVE,
@@ -241,7 +242,8 @@ class Config:
       seed: of the shots and of everything random.
       query_budget: prompts that the search may query; the paper's count. 0 is 8,000, and in a sweep the published one
         for the number of shots.
-      learn: `both`, or an ablation: `prompt` or `refinement` alone, or the `probes` without a search.
+      learn: `both`, or an ablation: `prompt` or `refinement` alone, the `probes` without a search, or the `texts` that
+        a search over language finds (`language`).
       held_out: photographs, never tested on, whose loss chooses between zero-shot, the tuned prompt, the tuned prompt
         with the head, and the probes with theirs, and adjusts the last: `validation` (the set's own, at most 4 a class,
         where it has any), `shots` (a quarter of the shots, which are then not trained on), or `none` (the probes with
@@ -250,12 +252,14 @@ class Config:
 
     seed: int = setting(1, SEED)
     query_budget: int = setting(0, at_least(0))
-    learn: str = setting("both", one_of("both", "prompt", "refinement", "probes"))
+    learn: str = setting("both", one_of("both", "prompt", "refinement", "probes", "texts"))
     held_out: str = setting("validation", one_of("validation", "shots", "none"))
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     black_box: BlackBoxConfig = dataclasses.field(default_factory=BlackBoxConfig)
     api: ApiConfig = dataclasses.field(default_factory=ApiConfig)
     probe: ProbeConfig = dataclasses.field(default_factory=ProbeConfig)
+    language: LanguageConfig = dataclasses.field(default_factory=LanguageConfig)
+    chat: ChatConfig = dataclasses.field(default_factory=ChatConfig)
     deploy: DeployConfig = dataclasses.field(default_factory=DeployConfig)
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
@@ -284,7 +288,7 @@ class Config:
     @property
     def steps(self) -> int:
         """Collaborative steps that the budget pays for after measuring the prompt's scale, were no texts asked."""
-        if self.learn == "probes":
+        if self.learn in TEXTS_ALONE:
             return 0
         return (self.budget - self.calibration_prompts) // self.search.population_size
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from craft_jax import evaluation
+from craft_jax import evaluation, language
 from craft_jax.blackbox import (
     SOFT_PROMPTS,
     TEXTS,
@@ -25,7 +25,7 @@ from craft_jax.blackbox import (
     prompts_for,
     sent_to,
 )
-from craft_jax.config import Config
+from craft_jax.config import TEXTS_ALONE, Config
 from craft_jax.data import FewShotSet, hold_out
 from craft_jax.distributed import devices, hosts
 from craft_jax.encoding import Encoder, feature_cache
@@ -58,6 +58,7 @@ class Run(NamedTuple):
       steps: collaborative steps that the budget pays for.
       problem: what the step looks at, its views in the host's memory until `place` puts them on the devices.
       probed: what the texts have found; None where none were asked.
+      worded: what a search over texts has found; None where there was none.
       prompt_std: the prompt's `std`, as set or measured.
       method: what the step does.
       state: where it starts.
@@ -72,6 +73,7 @@ class Run(NamedTuple):
     steps: int
     problem: Problem
     probed: Probed | None
+    worded: language.Found | None
     prompt_std: float
     method: Method
     state: TuningState
@@ -132,7 +134,12 @@ def assemble(
     about = probing.Asked(
         views, np.asarray(labels), labelled_views, held_out_handle, np.asarray(held_out_labels), dataset.digest()
     )
-    probed = _probe(black_box, about, meter, config, workdir, stream)
+    worded = _put_into_words(black_box, about, meter, config, workdir, stream) if config.learn == "texts" else None
+    if worded:
+        texts, head = worded.heads[language.PROBES]
+        probed: Probed | None = Probed(texts, head, worded.target)
+    else:
+        probed = _probe(black_box, about, meter, config, workdir, stream)
     std = measured_std or hosts.first_alone(lambda: _std(black_box, views, config, meter))
     steps = _steps(config, probed, len(black_box.class_names))
     generator = from_settings.build_generator(black_box, config, std)
@@ -156,6 +163,7 @@ def assemble(
             target=jnp.asarray(probed.target) if probed and pieces else None,
         ),
         probed=probed,
+        worded=worded,
         prompt_std=std,
         method=method,
         state=from_settings.initial_state(method, generator, config, len(black_box.class_names)),
@@ -178,7 +186,7 @@ def views_of(config: Config) -> tuple[int, int]:
 
 def _steps(config: Config, probed: Probed | None, classes: int) -> int:
     """Collaborative steps that the budget pays for after the texts, and what measures the prompt's scale."""
-    if config.learn == "probes":
+    if config.learn in TEXTS_ALONE:
         return 0
     texts = prompts_for(len(probed.texts), classes) if probed else 0
     return max(config.budget - config.calibration_prompts - texts, 0) // config.search.population_size
@@ -213,10 +221,28 @@ def _probe(
     return Probed(tuple(found["texts"].split(_BETWEEN)), head, found["target"])
 
 
+def _put_into_words(
+    black_box: BlackBox, about: probing.Asked, meter: Meter, config: Config, workdir: Path | None, stream: Any
+) -> language.Found:
+    """What a search over texts finds."""
+    shown = language.Shown(about.views, about.labels, about.held_out, about.held_out_labels, about.content)
+    return language.find(
+        black_box,
+        shown,
+        meter,
+        language=config.language,
+        chat=config.chat,
+        texts=config.probe.texts,
+        seed=config.seed,
+        folder=workdir,
+        say=lambda line: print(line, file=stream, flush=True) if stream else None,
+    )
+
+
 def check_takes(black_box: BlackBox, config: Config) -> None:
     """Raises UserError where the settings ask what the black box does not take."""
     model = black_box.identity["model"]
-    if config.learn != "probes" and SOFT_PROMPTS not in black_box.takes:
+    if config.learn not in TEXTS_ALONE and SOFT_PROMPTS not in black_box.takes:
         raise UserError(f"{model} takes no soft prompts; take the recipe probe or api, or set learn=probes")
     if config.probe.texts and TEXTS not in black_box.takes:
         raise UserError(

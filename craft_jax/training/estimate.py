@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from craft_jax.blackbox import BlackBox, Estimate, captions, cost_of
-from craft_jax.config import Config
+from craft_jax.config import TEXTS_ALONE, Config
 from craft_jax.data import FewShotSet, Labelled, hold_out, pixels
 from craft_jax.training import assembly, probing
 
@@ -31,7 +31,7 @@ def estimate(black_box: BlackBox, dataset: FewShotSet, config: Config) -> list[s
     views, pieces = assembly.views_of(config)
     images = len(kept.train) * (views + pieces) + len(held_out) + len(kept.test)
     texts = probing.to_ask(black_box, config.probe.texts, config.budget, config.seed) if config.probe.texts else []
-    steps = 0 if config.learn == "probes" else (config.budget - config.calibration_prompts) // _population(config)
+    steps = 0 if config.learn in TEXTS_ALONE else (config.budget - config.calibration_prompts) // _population(config)
     shots = f"{len(kept.train)} to learn from" + (f" in {views + pieces} views" if views + pieces > 1 else "")
     lines = [
         f"{images:,} images ({shots}, {len(held_out)} to choose by, {len(kept.test)} to test on) x "

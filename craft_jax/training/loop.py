@@ -182,6 +182,7 @@ def _result(run: Run, dataset: FewShotSet, rows: list[Row], start: Start, second
         "refined": last["test_refined"],
         "accuracy": last["test_chosen"],
         "probes": None if run.probed is None else rows[0]["test_probes"],
+        "wordings": run.worded and {"accuracy": rows[0]["test_wordings"], **run.worded.told},
         "chosen": last["chosen"],
         "prompts_per_image": {name: model.prompts_per_image for name, model in models.items()},
         "held_out": {"images": int(run.held_out_labels.size), "loss": last["held_out_loss"]},

@@ -10,8 +10,9 @@ from typing import TextIO
 import jax
 import jax.numpy as jnp
 
-from craft_jax import evaluation
+from craft_jax import evaluation, language
 from craft_jax.blackbox import Ledger
+from craft_jax.config import TEXTS_ALONE
 from craft_jax.errors import UserError
 from craft_jax.method import Metrics, Problem, TuningState, objectives
 from craft_jax.progress import Progress
@@ -100,11 +101,21 @@ class Recorder:
             "test_refined": self._carried["zero_shot"],
             "test_probes": accuracy.deployed,
         }
+        if run.worded:
+            row["test_wordings"] = {
+                name: self._deployed(candidate_models(run, run.state)[name])
+                for name in (language.BEST, language.COMBINED)
+            }
         row["refined_loss"] = row["loss"]
         if run.steps == 0:
             row |= self._choose(run.state)
         self._log.append([row])
         self._progress.show(row, ledger)
+
+    def _deployed(self, model: TunedModel) -> float:
+        """Test accuracy of a model."""
+        run = self._run
+        return evaluation.measure(run.problem.black_box, model, run.test, run.test_labels, run.meter).deployed
 
     def _choose(self, reached: TuningState) -> Row:
         """Which candidate model the run ends with, what held-out photographs said of each, and what it reaches."""
@@ -142,11 +153,13 @@ def candidate_models(run: Run, state: TuningState) -> selection.Models:
     """What may be deployed at a state, by name."""
     tuned, unlearnt = model_of(run.problem, state), model_of(run.problem, run.state)
     models = {selection.ZERO_SHOT: unlearnt}
-    if run.config.learn != "probes":
+    if run.config.learn not in TEXTS_ALONE:
         models[selection.PROMPT] = tuned._replace(head=unlearnt.head)
         models[selection.REFINED] = tuned
     if run.probed is not None:
         models[selection.PROBES] = tuned._replace(texts=run.probed.texts, stacked=run.probed.head)
+    for name, (texts, head) in run.worded.heads.items() if run.worded else ():
+        models[name] = tuned._replace(texts=texts, stacked=head)
     return models
 
 

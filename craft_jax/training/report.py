@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from craft_jax import language
 from craft_jax.blackbox import BlackBox, is_remote
-from craft_jax.config import Config, flat_settings, identity
+from craft_jax.config import TEXTS_ALONE, Config, flat_settings, identity
 from craft_jax.data import FewShotSet
 from craft_jax.errors import NotInstalled, needed
 from craft_jax.files import replacing
@@ -36,7 +37,9 @@ def table(result: Row) -> str:
     rows = [("zero-shot", 1, result["zero_shot"])]
     if result.get("probes") is not None:
         rows.append(("probes + head in closed form", costs["probes + head"], result["probes"]))
-    if result["learn"] != "probes":
+    for name, accuracy in (result.get("wordings") or {}).get("accuracy", {}).items():
+        rows.append((name, costs[name], accuracy))
+    if result["learn"] not in TEXTS_ALONE:
         rows.append(("tuned prompt alone", 1, result["prompt_only"]))
         rows.append(("tuned prompt + refinement", 1, result["refined"]))
     rows.append((f"deployed: {result['chosen']}", costs.get(result["chosen"], 1), result["accuracy"]))
@@ -58,6 +61,7 @@ def ledger_lines(ledger: dict[str, int]) -> list[str]:
         f"predictions to measure accuracy and to choose: {ledger['evaluation_predictions']:,}",
         f"images encoded: {ledger['images_encoded']:,}",
         *_sent_lines(ledger),
+        *_proposal_lines(ledger),
     ]
 
 
@@ -74,6 +78,14 @@ def _sent_lines(ledger: dict[str, int]) -> list[str]:
     tokens = f", {ledger['tokens']:,} tokens" if ledger["tokens"] else ""
     size = ledger["bytes_sent"] / 1e6
     return [f"requests sent: {ledger['requests']:,} with {ledger['texts_sent']:,} texts, {size:,.1f} MB{tokens}{money}"]
+
+
+def _proposal_lines(ledger: dict[str, int]) -> list[str]:
+    """What a language model took, where one was asked."""
+    if not ledger.get("proposal_calls"):
+        return []
+    money = f", {ledger['proposal_money']:,.2f} at the prices set" if ledger["proposal_money"] else ""
+    return [f"calls of a language model: {ledger['proposal_calls']:,}, {ledger['proposal_tokens']:,} tokens{money}"]
 
 
 def settings_used(config: Config, dataset: FewShotSet, black_box: BlackBox) -> Row:
@@ -102,6 +114,7 @@ def markdown(result: Row, settings: Row, curve: str) -> str:
         f"Learnt: {result['learn']}. {result['seconds']:.0f} seconds.",
         *_how_it_was_chosen(result),
         *_white_box_warning(result),
+        *language.report_lines(result.get("wordings")),
         *(f"\n{note}." for note in result["notes"]),
         *(["", f"![test accuracy over queries]({curve})"] if curve else []),
         "",

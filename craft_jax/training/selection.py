@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from craft_jax import evaluation
+from craft_jax import evaluation, language
 from craft_jax.blackbox import BlackBox, Handle, Meter
 from craft_jax.method import objectives
 from craft_jax.tuned_model import TunedModel
 
-ZERO_SHOT, PROMPT, REFINED, PROBES = "zero-shot", "prompt", "prompt + refinement", "probes + head"
+ZERO_SHOT, PROMPT, REFINED, PROBES = "zero-shot", "prompt", "prompt + refinement", language.PROBES
 _TEMPERATURES = 2.0 ** np.arange(-4, 2.5, 0.5)
 _HEAD_START = 3.0  # of the probes, in nats over all held-out images
 
@@ -68,7 +68,8 @@ def choose(models: Models, losses: Mapping[str, float], images: int, prompts_per
         name for name, model in models.items() if not prompts_per_image or model.prompts_per_image <= prompts_per_image
     ]
     if not losses:
-        return next(name for name in (PROBES, REFINED, PROMPT, ZERO_SHOT) if name in admitted)
+        order = (PROBES, language.COMBINED, language.BEST, REFINED, PROMPT, ZERO_SHOT)
+        return next(name for name in order if name in admitted)
     return min(admitted, key=lambda name: losses[name] - (_HEAD_START / images if name == PROBES else 0.0))
 
 

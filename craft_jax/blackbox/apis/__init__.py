@@ -3,6 +3,20 @@
 `http` sends, `store` keeps what was answered, `treatment` makes logits of it; `opening` puts these together.
 """
 
+from craft_jax.blackbox.apis.http import Client
+from craft_jax.blackbox.apis.messages import Answer, Wrong, ending, field, json_request, rows
 from craft_jax.blackbox.apis.opening import connect_again, connect_api
+from craft_jax.blackbox.apis.store import Store
 
-__all__ = ["connect_again", "connect_api"]
+__all__ = [
+    "Answer",
+    "Client",
+    "Store",
+    "Wrong",
+    "connect_again",
+    "connect_api",
+    "ending",
+    "field",
+    "json_request",
+    "rows",
+]

@@ -204,7 +204,7 @@ class Client:
     def _settle(self, request: Request, answer: Answer, expected: int) -> None:
         """Puts the tokens that an answer took in the place of those that were booked, and expects the like from now."""
         try:
-            told = answer.tokens
+            told = answer.tokens if answer.status == 200 else 0
         except Wrong:  # whoever reads it says so
             return
         tokens, kind = expected if told is None else told, request.texts > 0

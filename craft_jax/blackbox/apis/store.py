@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from craft_jax import folders
-from craft_jax.blackbox.billing import Bill, Ceilings
+from craft_jax.blackbox.billing import Bill, CeilingReached, Ceilings
 from craft_jax.errors import UserError
 
 _SCHEMA = """
@@ -143,7 +143,7 @@ class Store:
           In how many seconds its turn is.
 
         Raises:
-          UserError: where it would pass a ceiling; nothing is booked then.
+          CeilingReached: where it would pass a ceiling; nothing is booked then.
         """
         with self._writing() as write:
             now = time.time()
@@ -194,7 +194,7 @@ class Store:
 
 
 def _check(address: str, before: Bill, tokens: int, ceilings: Ceilings) -> None:
-    """Raises UserError where one more request of `tokens` passes a ceiling."""
+    """Raises CeilingReached where one more request of `tokens` passes a ceiling."""
     after = {
         "requests": before.requests + 1,
         "tokens": before.tokens + tokens,
@@ -203,7 +203,7 @@ def _check(address: str, before: Bill, tokens: int, ceilings: Ceilings) -> None:
     for name, reached in after.items():
         most = getattr(ceilings, name)
         if most and reached > most:
-            raise UserError(
+            raise CeilingReached(
                 f"api.max_{name}={most:g} covers no further request to {address}: {before.requests} with "
                 f"{before.tokens} tokens were sent since {before.since} ({ceilings.price(*before[1:]):.2f} at the "
                 "prices set); raise it, and the same command goes on from what was answered"

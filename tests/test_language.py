@@ -1,0 +1,393 @@
+"""The search over texts: proposers, replies of every kind, scores, what is made of wordings, budget and resume."""
+
+import contextlib
+import dataclasses
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import httpx
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import craft_jax
+from craft_jax import language
+from craft_jax.blackbox import Ledger, Meter
+from craft_jax.config import ChatConfig, Config, LanguageConfig, config_dict, from_config_dict
+from craft_jax.errors import UserError
+from craft_jax.language import combination, results, scoring
+from craft_jax.language.ask_tell import Proposal, Scored, State, unseen
+from craft_jax.language.proposers import library, mutation, parsing
+from craft_jax.language.wordings import Wording, captions
+from craft_jax.method import stacked
+from tests import proposing
+
+NAMES = ("pizza", "grand piano", "sunflower")
+ROOT = Path(__file__).parent.parent
+
+
+# Replies
+
+
+@pytest.mark.parametrize("number", range(len(proposing.HOSTILE)))
+def test_a_hostile_reply_gives_clean_texts_or_a_reason(number):
+    reply = proposing.HOSTILE[number] or ""
+    for read in (parsing.templates(reply, NAMES), parsing.descriptions(reply, NAMES)):
+        assert read.refused or read[0]
+        assert all(line.isascii() and len(line) < 200 and "\n" not in line for line in read.refused)
+    for text in parsing.templates(reply, NAMES).texts:
+        _check_template(text)
+
+
+@given(st.text(max_size=400) | st.lists(st.text('-*{} ab\n"`:[]', max_size=60)).map("\n".join))
+@settings(max_examples=100, deadline=None)
+def test_whatever_is_replied_what_is_taken_is_a_caption(reply):
+    for text in parsing.templates(reply, NAMES).texts:
+        _check_template(text)
+    for name, phrases in parsing.descriptions(reply, NAMES).phrases.items():
+        assert name in NAMES
+        assert all(phrase.isprintable() and not set("{}") & set(phrase) for phrase in phrases)
+
+
+def _check_template(text):
+    assert text.isprintable()
+    assert "{}" in text
+    assert not set("{}") & set(text.replace("{}", ""))
+    assert len(text.split()) <= parsing.MOST_WORDS
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"templates": ["a photo of the {}", "one {}, a kind of {}"]}',
+        'Sure!\n```json\n["a photo of the {}.", "one {}, a kind of {}."]\n```',
+        '- "a photo of the {}"\n- **one {}, a kind of {}.**',
+        "1. a photo of the {class}.\n2) one <class name>, a kind of [CLASS]\n",
+        "a photo of the { }\none {name}, a kind of {name}",
+    ],
+)
+def test_templates_are_read_in_every_usual_form(reply):
+    assert parsing.templates(reply, NAMES).texts == ("a photo of the {}.", "one {}, a kind of {}.")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"descriptions": [{"class": "pizza", "text": "with cheese."}, {"class": "Grand Piano", "text": "with keys"}]}',
+        '{"pizza": "with cheese", "grand piano": "with keys"}',
+        "- pizza: with cheese\n- grand piano: with keys\n- a dog: with fur",
+    ],
+)
+def test_descriptions_are_read_in_every_usual_form(reply):
+    read = parsing.descriptions(reply, NAMES)
+    assert read.phrases == {"pizza": ("with cheese",), "grand piano": ("with keys",)}
+    assert len(read.refused) == reply.count("dog")
+
+
+# Proposals
+
+
+def _state(*texts):
+    return State(1, tuple(Scored(Wording(text), float(i)) for i, text in enumerate(texts)))
+
+
+@pytest.mark.parametrize("what", ["templates", "descriptions", "both"])
+def test_mutation_proposes_new_wordings_that_follow_from_seed_and_state(what):
+    pool = mutation.pool(Wording("a photo of a {}."), 6, what, NAMES, seed=1)
+    assert pool[0].template == "a photo of a {}."
+    assert len(set(pool)) == 6
+    state = State(1, tuple(Scored(wording, float(i)) for i, wording in enumerate(pool)), np.ones((3, 6)))
+    ask = mutation.build(count=8, what=what, class_names=NAMES, seed=1)
+    proposal = ask(state)
+    assert proposal == ask(state)
+    assert len(unseen(state, proposal.wordings)) == 8
+    assert proposal != mutation.build(count=8, what=what, class_names=NAMES, seed=2)(state)
+    for wording in proposal.wordings:
+        assert "{}" in wording.template
+        assert len(wording.template.split()) <= 16
+        assert len(captions(wording, NAMES)) == 3
+
+
+def test_children_come_from_the_best():
+    state = _state("zzz {} yyy.", *(f"bad{i} {{}} worse{i}." for i in range(8)))
+    ask = mutation.build(count=30, what="templates", class_names=NAMES, seed=1)
+    words = " ".join(wording.template for wording in ask(state).wordings).split()
+    assert not [word for word in words if word.startswith(("bad5", "bad6", "bad7"))]
+    assert "zzz" in words
+
+
+def test_the_library_names_no_class_and_has_no_twins():
+    assert len(set(library.TEMPLATES)) == len(library.TEMPLATES)
+    assert "apple" in library.words(NAMES)
+    assert "apple" not in library.words(("Apple",))
+
+
+# Scores and combinations
+
+
+@pytest.fixture
+def answers():
+    """Logits of 4 wordings for 2 views of 12 images of 3 classes, the last wording the best; labels; images."""
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.repeat(np.arange(3), 4), 2)
+    logits = rng.normal(size=(4, 24, 3)).astype(np.float32)
+    logits[3, np.arange(24), labels] += 2
+    return logits, labels, np.tile(np.arange(12), 2)
+
+
+def test_images_of_a_class_are_spread_over_folds_and_views_stay_together(answers):
+    _, labels, images = answers
+    shots = scoring.shots_of(labels, images, seed=1)
+    np.testing.assert_array_equal(shots.folds[:12], shots.folds[12:])
+    for label in range(3):
+        assert sorted(shots.folds[:12][labels[:12] == label]) == [0, 1, 2, 3]
+    few = scoring.shots_of(labels[:6], images[:6], seed=1)
+    assert not few.folds.any()
+
+
+def test_a_better_wording_has_a_lower_loss_whatever_its_scale(answers):
+    logits, labels, images = answers
+    shots = scoring.shots_of(labels, images, seed=1)
+    losses = [scoring.loss(one, shots, 1.0) for one in (*logits, 4 * logits[3])]
+    assert min(losses[:3]) > losses[3]
+    assert losses[4] == pytest.approx(losses[3], abs=0.05)
+
+
+def test_a_class_is_judged_by_its_own_caption(answers):
+    logits, labels, _ = answers
+    found = scoring.by_class(logits[0], logits, labels, scale=0.5)
+    for label in range(3):
+        for k in range(4):
+            swapped = logits[0].copy()
+            swapped[:, label] = logits[k, :, label]
+            expected = scoring.cross_entropies(0.5 * swapped, labels).mean()
+            assert found[label, k] == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_are_convex_and_find_the_wording_that_tells(answers):
+    logits, labels, images = answers
+    shots = scoring.shots_of(labels, images, seed=1)
+    losses = np.array([scoring.loss(one, shots, 1.0) for one in logits])
+    weights = combination.weights(logits.transpose(2, 0, 1), losses, shots, 12, 1.0)
+    assert weights.min() >= 0
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    assert weights.mean(axis=0).argmax() == 3
+
+
+def test_a_combination_is_the_weighted_sum_of_its_wordings_logits():
+    wordings = [Wording("a photo of a {}."), Wording("the {}.", ("red", "", "tall")), Wording("the {}.")]
+    weights = np.array([[0.5, 0.3, 0.2], [0.5, 0.5, 0.0], [0.0, 0.3, 0.7]])
+    texts, head = results.mixed(wordings, weights, NAMES)
+    assert len(texts) == 8  # "the grand piano." is in two of them
+    answers = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    of = dict(zip(texts, answers.T, strict=True))
+    expected = sum(
+        weight * np.stack([of[text] for text in captions(wording, NAMES)], axis=1)
+        for weight, wording in zip(weights.T, wordings, strict=True)
+    )
+    np.testing.assert_allclose(stacked.apply(head, answers), expected, atol=1e-5)
+    np.testing.assert_allclose(stacked.apply(head, answers + 7), expected + 7, atol=1e-5)
+
+
+# The search
+
+
+class Owner:
+    """Knows each word by some numbers, and images too; takes texts alone, and counts what is asked."""
+
+    def __init__(self, constant=False):
+        self.asked, self.constant = [], constant
+
+    def encode_images(self, images):
+        return list(images)
+
+    def predict_texts(self, texts, images):
+        self.asked += texts
+        known = np.array([4 * np.tanh(sum(map(_numbers_of, text.split()))) for text in texts])
+        named = np.array([[4.0 * (name in text) for name in NAMES] for text in texts])
+        logits = np.stack(images) @ np.concatenate([named, known], axis=1).T / 4
+        return logits + (100 + len(self.asked) if self.constant else 0)
+
+
+def _numbers_of(word):
+    return np.random.default_rng(zlib.crc32(word.encode())).normal(size=7)
+
+
+def _shown(shots=4):
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(3), shots)
+    views = np.concatenate([np.eye(3)[labels], rng.normal(size=(labels.size, 7))], axis=1)
+    views = views[None] + 0.8 * rng.normal(size=(2, labels.size, 10))
+    return views, language.Shown(np.zeros(0), labels, None, np.zeros(0, int), "these")
+
+
+def _find(folder, owner=None, meter=None, chat=None, **changes):
+    """A search on the owner's three classes, 14 wordings at most."""
+    owner = owner or Owner()
+    black_box = craft_jax.connect_black_box(owner, NAMES, image_size=8, name="words")
+    views, shown = _shown()
+    handles = [black_box.encode_images(views[v]) for v in range(2)]
+    shown = shown._replace(views=jax.tree.map(lambda *leaves: np.stack(leaves), *handles))
+    settings = LanguageConfig(**{"wordings": 14, "start": 5, "each_round": 3, **changes})
+    meter = meter or Meter(budget=None)
+    found = language.find(
+        black_box, shown, meter, language=settings, chat=chat or ChatConfig(), texts=24, seed=1, folder=folder
+    )
+    return found, meter.ledger, owner
+
+
+@pytest.mark.parametrize("what", ["templates", "descriptions", "both"])
+def test_a_search_stays_within_its_wordings_and_books_each_text_once(what, tmp_path):
+    found, ledger, owner = _find(tmp_path, what=what)
+    once = set(owner.asked)
+    assert ledger.texts == len(once) <= 14 * 3
+    assert ledger.prompts == -(-ledger.texts // 3)
+    assert ledger.probe_predictions == ledger.prompts * 2 * 12
+    assert found.told["best"]["loss"] < found.told["start"]["loss"]
+    for texts, head in found.heads.values():
+        assert set(texts) <= once
+        assert head.weights.shape == (len(texts), 3)
+
+
+def test_the_budget_bounds_the_search():
+    _, ledger, _ = _find(None, meter=Meter(budget=7))
+    assert ledger.prompts <= 7
+    assert ledger.texts > 7
+    with pytest.raises(UserError, match="pays for no set of captions"):
+        _find(None, meter=Meter(budget=0))
+
+
+def test_what_a_question_adds_to_all_answers_changes_nothing(tmp_path):
+    plain, _, _ = _find(tmp_path / "a", what="both")
+    shifted, _, _ = _find(tmp_path / "b", Owner(constant=True), what="both")
+    assert plain.told["best"]["wording"] == shifted.told["best"]["wording"]
+    assert [one["wording"] for one in plain.told["combined"]] == [one["wording"] for one in shifted.told["combined"]]
+    np.testing.assert_allclose(plain.target, shifted.target, atol=1e-2)
+
+
+class Killed(Exception):
+    pass
+
+
+class Mortal(Owner):
+    """Ends its process at the third question."""
+
+    def predict_texts(self, texts, images):
+        if len(self.asked) > 30:
+            raise Killed
+        return super().predict_texts(texts, images)
+
+
+def test_a_search_that_was_killed_goes_on_and_asks_no_text_twice(tmp_path):
+    whole, ledger, _ = _find(tmp_path / "whole")
+    with pytest.raises(Killed):
+        _find(tmp_path / "x", Mortal())
+    asked = len(list((tmp_path / "x" / "language").iterdir()))
+    resumed, again, owner = _find(tmp_path / "x")
+    assert asked >= 2
+    assert again == ledger
+    assert not set(owner.asked) & set(library.TEMPLATES)
+    assert resumed.told == whole.told
+    np.testing.assert_array_equal(resumed.target, whole.target)
+
+    read, booked, unasked = _find(tmp_path / "x")
+    assert not unasked.asked
+    assert booked == ledger
+    assert read.told == whole.told
+    for name, (texts, head) in whole.heads.items():
+        assert read.heads[name][0] == texts
+        np.testing.assert_array_equal(read.heads[name][1].weights, head.weights)
+
+
+@pytest.mark.parametrize("file", ["language/round-001.npz", "language.npz"])
+def test_a_file_that_a_disk_spoilt_is_asked_again_to_the_same_result(file, tmp_path):
+    whole, ledger, _ = _find(tmp_path / "whole")
+    if file.startswith("language/"):
+        with pytest.raises(Killed):
+            _find(tmp_path / "x", Mortal())
+    else:
+        _find(tmp_path / "x")
+    path = tmp_path / "x" / file
+    path.write_bytes(path.read_bytes()[:-100])
+    again, booked, _ = _find(tmp_path / "x")
+    assert again.told == whole.told
+    assert booked == ledger
+
+
+# A language model
+
+
+@contextlib.contextmanager
+def serving(manner):
+    """The address of a language model in a process of its own."""
+    command = [sys.executable, "-m", "tests.proposing", manner]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
+        try:
+            yield f"http://127.0.0.1:{int(child.stdout.readline())}"
+        finally:
+            child.terminate()
+
+
+def _chat(address, tmp_path, **changes):
+    return ChatConfig(
+        address=f"{address}/v1", model="rules", pause=0.0, store=str(tmp_path / "store.sqlite"), **changes
+    )
+
+
+@pytest.mark.parametrize("manner", ["structured", "lines"])
+@pytest.mark.parametrize(("proposer", "what"), [("chat", "templates"), ("chat", "both"), ("published", "templates")])
+def test_a_language_model_proposes_until_the_wordings_are_spent(manner, proposer, what, tmp_path):
+    with serving(manner) as address:
+        chat = _chat(address, tmp_path)
+        found, ledger, _ = _find(tmp_path / "one", chat=chat, proposer=proposer, what=what)
+        asked = httpx.get(f"{address}/asked").json()
+        again, free, _ = _find(tmp_path / "other", chat=chat, proposer=proposer, what=what)
+        assert httpx.get(f"{address}/asked").json() == asked == ledger.proposal_calls > 0
+        last = httpx.get(f"{address}/last").json()
+    assert ledger.proposal_tokens == asked * proposing.TOKENS
+    assert free == dataclasses.replace(ledger, proposal_tokens=0)
+    assert again.told == found.told
+    assert found.told["wordings"] > 5
+    assert found.told["calls"] == asked
+    assert all(name in last for name in NAMES) == (proposer == "chat")
+
+
+def test_bad_replies_cost_calls_and_notes_and_never_the_run(tmp_path):
+    with serving("hostile") as address:
+        chat = _chat(address, tmp_path, calls=len(proposing.HOSTILE))
+        found, ledger, _ = _find(tmp_path, chat=chat, proposer="chat", wordings=30)
+    assert ledger.proposal_calls == len(proposing.HOSTILE)
+    assert len(found.told["notes"]) >= len(proposing.HOSTILE) - 1
+    assert all(note.isascii() and len(note) < 200 for note in found.told["notes"])
+    assert "\n".join(language.report_lines(found.told)).count("`") % 2 == 0
+
+
+def test_a_ceiling_ends_the_proposals_and_not_the_run(tmp_path):
+    with serving("structured") as address:
+        chat = _chat(address, tmp_path, max_requests=1)
+        found, ledger, _ = _find(tmp_path, chat=chat, proposer="published")
+    assert ledger.proposal_calls == 1
+    assert "chat.max_requests=1 covers no further request" in found.told["notes"][-1]
+
+
+def test_a_language_model_that_is_not_there_is_one_line_that_names_its_settings(tmp_path):
+    chat = _chat("http://127.0.0.1:9", tmp_path, attempts=1)
+    with pytest.raises(UserError, match="127.0.0.1:9/v1/chat/completions does not answer"):
+        _find(tmp_path, chat=chat, proposer="chat")
+    with pytest.raises(UserError, match=r"chat.address is empty; .* take the recipe mutation"):
+        from_config_dict(config_dict(Config(), "llm"))
+    secret = ChatConfig(address="https://me:secret@example.com/v1", model="any")
+    with pytest.raises(UserError, match="chat.address holds a key"):
+        from_config_dict(config_dict(Config(chat=secret), "llm"))
+    assert from_config_dict(config_dict(Config(chat=chat), "llm-published")).language.proposer == "published"
+
+
+def test_a_note_of_a_proposal_is_kept_by_the_state():
+    state = language.search.ask_tell.tell(State(), Proposal((), 1, ("reply 1: it is empty",)), [], np.zeros((0, 0)), [])
+    assert state.calls == 1
+    assert state.notes == ("reply 1: it is empty",)
+    assert Ledger(proposal_calls=1) + Ledger(proposal_calls=2) == Ledger(proposal_calls=3)

@@ -49,9 +49,16 @@ class ChatConfig:
       token_limit: what the server calls that: `max_tokens`, or OpenAI's newer `max_completion_tokens`.
       key_variable: environment variable that holds the key; without it requests carry none.
       key_header: that carries the key; with Authorization it follows the word Bearer.
-      per_minute, timeout, attempts, pause: as of `api`.
-      max_requests, max_tokens, max_money, price_request, price_1000_tokens: as of `api`; a run that reaches a
-        ceiling goes on with the texts that it has.
+      per_minute: requests a minute at most; 0 sets no limit.
+      timeout: seconds to wait for a reply.
+      attempts: how often a request is sent at most, where a connection breaks or the server says to come again.
+      pause: seconds before the second attempt, doubled before each further one; a server's Retry-After counts more.
+      max_requests: ceiling on the requests that were ever sent to the address, by the store's count; a run that reaches
+        it goes on with the texts that it has. 0 sets none.
+      max_tokens: the same for tokens, which replies tell.
+      max_money: the same for money, at the prices below.
+      price_request: of a request.
+      price_1000_tokens: of 1,000 tokens.
       store: file of replies, which are asked for once; by default in the user's cache folder.
     """
 

@@ -180,9 +180,9 @@ def main() -> None:
     for seed, name, shots in itertools.product(SEEDS, given or tasks.TASKS, SHOTS):
         done[name, shots, seed] = cell(name, shots, seed)
     lines = [
-        f"Test accuracy in percent, mean over seeds {SEEDS}; {WORDINGS} wordings asked of the bundled CLIP, {VIEWS} views of each "
-        f"training photograph, nothing chosen by held-out ones. `chat` and `published` ask rules in the place of a "
-        "language model (tests/proposing.py). `python -m benchmarks.language`.",
+        f"Test accuracy in percent, mean over seeds {SEEDS}; {WORDINGS} wordings asked of the bundled CLIP, {VIEWS} "
+        "views of each training photograph, nothing chosen by held-out ones. `chat` and `published` ask rules in the "
+        "place of a language model (tests/proposing.py). `python -m benchmarks.language`.",
         "",
         *rows(done),
         "",

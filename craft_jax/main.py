@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     if hosts.is_first():
         for note in dataset.notes:
             print(f"note: {note}", flush=True)
-        if given.dry_run or config.black_box.api:
+        if given.dry_run or config.black_box.api or config.learn == "texts":
             print("\n".join(training.estimate(black_box, dataset, config)), flush=True)
     if given.dry_run:
         return

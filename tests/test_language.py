@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import subprocess
 import sys
 import zlib
@@ -15,9 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import craft_jax
-from craft_jax import language
+from craft_jax import language, training
 from craft_jax.blackbox import Ledger, Meter
-from craft_jax.config import ChatConfig, Config, LanguageConfig, config_dict, from_config_dict
+from craft_jax.config import (
+    ApiConfig,
+    ChatConfig,
+    Config,
+    DeployConfig,
+    LanguageConfig,
+    ProbeConfig,
+    RunConfig,
+    config_dict,
+    from_config_dict,
+)
 from craft_jax.errors import UserError
 from craft_jax.language import combination, results, scoring
 from craft_jax.language.ask_tell import Proposal, Scored, State, unseen
@@ -338,8 +349,17 @@ def _chat(address, tmp_path, **changes):
     )
 
 
-@pytest.mark.parametrize("manner", ["structured", "lines"])
-@pytest.mark.parametrize(("proposer", "what"), [("chat", "templates"), ("chat", "both"), ("published", "templates")])
+@pytest.mark.parametrize(
+    ("manner", "proposer", "what"),
+    [
+        ("structured", "chat", "both"),
+        ("lines", "chat", "templates"),
+        ("structured", "published", "templates"),
+        pytest.param("structured", "chat", "templates", marks=pytest.mark.slow),
+        pytest.param("lines", "chat", "both", marks=pytest.mark.slow),
+        pytest.param("lines", "published", "templates", marks=pytest.mark.slow),
+    ],
+)
 def test_a_language_model_proposes_until_the_wordings_are_spent(manner, proposer, what, tmp_path):
     with serving(manner) as address:
         chat = _chat(address, tmp_path)
@@ -391,3 +411,82 @@ def test_a_note_of_a_proposal_is_kept_by_the_state():
     assert state.calls == 1
     assert state.notes == ("reply 1: it is empty",)
     assert Ledger(proposal_calls=1) + Ledger(proposal_calls=2) == Ledger(proposal_calls=3)
+
+
+# A run
+
+
+class Seeing(Owner):
+    """The same, of photographs: by their colours and by noise."""
+
+    def encode_images(self, images):
+        rng = np.random.default_rng(0)
+        colours = images.reshape(len(images), -1, 3).mean(axis=1) / 64 - 2
+        return list(np.concatenate([colours, rng.normal(size=(len(images), 7))], axis=1))
+
+
+def _run(folder, dataset, **changes):
+    settings = LanguageConfig(wordings=12, start=6, each_round=3, what="both")
+    run = RunConfig(devices=1)
+    config = Config(learn="texts", language=settings, run=run, probe=ProbeConfig(texts=24), **changes)
+    config = dataclasses.replace(config, data=dataclasses.replace(dataset.settings, views=2))
+    owner, stream = Seeing(), io.StringIO()
+    black_box = craft_jax.connect_black_box(owner, dataset.class_names, image_size=8, name="words")
+    outcome = craft_jax.train(black_box, dataset, config, folder, stream=stream)
+    return outcome, black_box, owner, stream.getvalue()
+
+
+def test_a_run_reports_its_sentences_and_its_checkpoint_predicts_what_was_measured(small_set, tmp_path):
+    outcome, black_box, _, shown = _run(tmp_path / "x", small_set)
+    told, result = outcome.result["wordings"], outcome.result
+    page = (tmp_path / "x" / training.REPORT).read_text()
+    assert "## The texts that it found" in page
+    for caption in told["best"]["captions"]:
+        assert f"`{caption}`" in page
+    assert shown.count("the best so far, loss") >= 2
+    assert result["prompts_per_image"]["best wording"] == 1
+    assert set(told["accuracy"]) == {"best wording", "wordings combined"}
+    loaded = craft_jax.load_run(tmp_path / "x").tuned
+    assert loaded.texts == outcome.tuned.texts
+    accuracy = craft_jax.evaluate(loaded, black_box, small_set.test)
+    assert accuracy.deployed == pytest.approx(result["accuracy"])
+
+
+def test_one_prompt_an_image_deploys_the_best_sentence(small_set, tmp_path):
+    outcome, _, owner, _ = _run(tmp_path / "x", small_set, held_out="none", deploy=DeployConfig(prompts_per_image=1))
+    assert outcome.result["chosen"] == "best wording"
+    assert outcome.tuned.prompts_per_image == 1
+    assert outcome.tuned.texts[:3] == tuple(outcome.result["wordings"]["best"]["captions"])
+    asked = len(owner.asked)
+    (tmp_path / "x" / training.RESULT).unlink()
+    again, _, owner, _ = _run(tmp_path / "x", small_set, held_out="none", deploy=DeployConfig(prompts_per_image=1))
+    assert {**again.result, "seconds": 0} == {**outcome.result, "seconds": 0}
+    assert len(owner.asked) < asked / 4  # what measures, and nothing that searches
+
+
+def test_what_a_search_will_ask_is_said_before(small_set):
+    chat = ChatConfig(address="http://127.0.0.1:9/v1", model="rules")
+    settings = LanguageConfig(proposer="chat", wordings=12, start=6)
+    config = Config(learn="texts", language=settings, chat=chat, data=small_set.settings)
+    black_box = craft_jax.connect_black_box(Seeing(), small_set.class_names, image_size=8, name="words")
+    lines = training.estimate(black_box, small_set, config)
+    assert "36 texts, 12 for each class, are asked" in lines[0]
+    assert lines[1].startswith("at most 20 calls of the language model rules at http://127.0.0.1:9/v1")
+    api = ApiConfig(store="")
+    asked_over_http = craft_jax.connect_api("http://127.0.0.1:9", small_set.class_names, form="labels", api=api)
+    told = "\n".join(training.estimate(asked_over_http, small_set, config))
+    assert "requests" in told
+
+
+@pytest.mark.slow
+def test_a_local_model_is_searched_as_any(small_set, small_black_box, tmp_path):
+    config = Config(
+        learn="texts",
+        data=small_set.settings,
+        language=LanguageConfig(wordings=12, start=6, each_round=3),
+        run=RunConfig(devices=1, reuse_features=False),
+    )
+    outcome = craft_jax.train(small_black_box, small_set, config, tmp_path / "x", stream=io.StringIO())
+    accuracy = craft_jax.evaluate(outcome.tuned, small_black_box, small_set.test)
+    assert accuracy.deployed == pytest.approx(outcome.result["accuracy"])
+    assert outcome.result["ledger"]["texts"] == outcome.result["wordings"]["wordings"] * 3

@@ -50,7 +50,7 @@ def find(
       texts: of the head on all of them, at most.
       seed: of everything random.
       folder: of the run; what is kept in it is not asked again, and booked as it was.
-      say: is told of a file that is damaged.
+      say: is told of each round, and of a file that is damaged.
 
     Raises:
       UserError: where a caption does not fit, an answer is not finite, memory would not hold the answers, or a language
@@ -89,7 +89,9 @@ def _find(
     board = Board(black_box, shown, first, mixed=language.what != "templates", seed=seed)
     ask, spent = _proposer(language, chat, board, seed)
     pool = mutation.pool(first, language.start, language.what, black_box.class_names, seed)
-    search.run(black_box, shown, meter, board, pool=pool, ask=ask, spent=spent, wordings=language.wordings, kept=kept)
+    search.run(
+        black_box, shown, meter, board, pool=pool, ask=ask, spent=spent, wordings=language.wordings, kept=kept, say=say
+    )
     if not board.state.scored:
         raise UserError("the query budget pays for no set of captions; raise query_budget")
     found = results.of_board(board, black_box, shown, meter, texts=texts)

@@ -127,6 +127,7 @@ def run(
     spent: Callable[[], Ledger],
     wordings: int,
     kept: Kept,
+    say: Callable[[str], None],
 ) -> None:
     """Fills the board: the pool first, then what the proposer is asked for, until texts or proposals run out.
 
@@ -140,6 +141,7 @@ def run(
       spent: what a language model took so far, which a round adds to the ledger.
       wordings: sets of captions at most.
       kept: earlier rounds, which are booked and not asked again.
+      say: is told of each round.
 
     Raises:
       UserError: where a caption does not fit, an answer is not finite, or a language model does not answer.
@@ -167,7 +169,15 @@ def run(
         one = Round(proposal._replace(wordings=admitted), cost, tuple(texts), answers)
         kept.add(number, one)
         board.tell(one)
+        say(_line(board.state))
         number += 1
+
+
+def _line(state: State) -> str:
+    """How far it is."""
+    best = ask_tell.ranked(state)[0]
+    calls = f", {state.calls} calls" if state.calls else ""
+    return f"{len(state.scored)} wordings{calls}, the best so far, loss {best.loss:.4f}: {best.wording}"
 
 
 def _admitted(board: Board, proposal: Proposal, most: int) -> tuple[tuple[Wording, ...], list[str]]:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from craft_jax.blackbox import BlackBox, Estimate, captions, cost_of
-from craft_jax.config import TEXTS_ALONE, Config
+from craft_jax.config import ASKS_CHAT, TEXTS_ALONE, Config
 from craft_jax.data import FewShotSet, Labelled, hold_out, pixels
 from craft_jax.training import assembly, probing
 
 _SAMPLE = 24  # images
+_NOTHING = "nothing of it is billed: the model is on this machine"
 
 
 def estimate(black_box: BlackBox, dataset: FewShotSet, config: Config) -> list[str]:
@@ -30,25 +31,73 @@ def estimate(black_box: BlackBox, dataset: FewShotSet, config: Config) -> list[s
     kept, held_out = hold_out(dataset, config.held_out, config.seed)
     views, pieces = assembly.views_of(config)
     images = len(kept.train) * (views + pieces) + len(held_out) + len(kept.test)
+    shots = f"{len(kept.train)} to learn from" + (f" in {views + pieces} views" if views + pieces > 1 else "")
+    counted = f"{images:,} images ({shots}, {len(held_out)} to choose by, {len(kept.test)} to test on)"
+    sample = _sample([*kept.train, *held_out, *kept.test], black_box)
+    if config.learn == "texts":
+        trained = len(kept.train) * views
+        return [
+            *_asked_in_words(counted, config, black_box),
+            *_bill_of_words(black_box, config, sample, trained, images),
+        ]
     texts = probing.to_ask(black_box, config.probe.texts, config.budget, config.seed) if config.probe.texts else []
     steps = 0 if config.learn in TEXTS_ALONE else (config.budget - config.calibration_prompts) // _population(config)
-    shots = f"{len(kept.train)} to learn from" + (f" in {views + pieces} views" if views + pieces > 1 else "")
-    lines = [
-        f"{images:,} images ({shots}, {len(held_out)} to choose by, {len(kept.test)} to test on) x "
-        f"{len(texts) or len(dataset.class_names):,} texts"
-    ]
+    lines = [f"{counted} x {len(texts) or len(dataset.class_names):,} texts"]
     if steps:
         lines.append(f"{config.budget:,} prompts in all, in {steps:,} steps of {_population(config)}")
-    sample = _sample([*kept.train, *held_out, *kept.test], black_box)
     plain = captions(black_box, black_box.class_names)
     cost = cost_of(black_box, texts or plain, sample, images)
     if cost is None:
-        return [*lines, "nothing of it is billed: the model is on this machine"]
+        return [*lines, _NOTHING]
     if texts and cost.later > 1:  # zero-shot, which is asked of the test images first, is no part of a longer question
         first = cost_of(black_box, plain, sample, len(kept.test))
         assert first is not None
         cost = cost._replace(requests=cost.requests + first.requests, size=cost.size + first.size)
     return [*lines, *_bill(cost, steps)]
+
+
+def _rounds(config: Config) -> int:
+    """Of a search over texts, at most; a language model may need as many as it may be called."""
+    settings = config.language
+    rounds = -(-max(settings.wordings - settings.start, 0) // settings.each_round)
+    return 1 + (max(rounds, config.chat.calls) if settings.proposer in ASKS_CHAT else rounds)
+
+
+def _asked_in_words(counted: str, config: Config, black_box: BlackBox) -> list[str]:
+    """What a search over texts asks at most."""
+    settings, chat = config.language, config.chat
+    texts = settings.wordings * len(black_box.class_names)
+    lines = [f"{counted}; of those to learn from {texts:,} texts, {settings.wordings} for each class, are asked"]
+    if settings.proposer in ASKS_CHAT:
+        lines.append(
+            f"at most {chat.calls} calls of the language model {chat.model} at {chat.address}, {chat.reply_tokens} "
+            "tokens a reply"
+        )
+    return lines
+
+
+def _bill_of_words(black_box: BlackBox, config: Config, sample: np.ndarray, trained: int, images: int) -> list[str]:
+    """What a search over texts takes over HTTP: each round's texts, and those of the models; others stand for them."""
+    plain = captions(black_box, black_box.class_names)
+
+    def texts(times: int) -> list[str]:
+        return [*plain, *(f"{caption} {number}" for number in range(times) for caption in plain)]
+
+    settings, classes = config.language, len(plain)
+    rounds, asked = _rounds(config), images - trained
+    each = -(-settings.wordings // rounds)
+    deployed = -(-config.probe.texts // classes)
+    parts = [(texts(each), trained * rounds), (plain, 2 * asked), (texts(deployed), 2 * asked)]
+    costs = [cost_of(black_box, of, sample, times) for of, times in [*parts, (texts(settings.wordings), asked)]]
+    known = [cost for cost in costs if cost is not None]
+    if not known:
+        return [_NOTHING]
+    whole = known[-1]._replace(
+        requests=sum(cost.requests for cost in known),
+        size=sum(cost.size for cost in known),
+        tokens=sum(cost.tokens for cost in known),
+    )
+    return _bill(whole, 0)
 
 
 def _population(config: Config) -> int:

@@ -169,6 +169,28 @@ def _lines() -> Iterator[tuple[str, Any, Any]]:
     )
 
 
+def page(done: dict[tuple[str, int, int], dict[str, Any]]) -> list[str]:
+    """What is committed: the table, and sentences to look at."""
+    seeds = sorted({seed for _, _, seed in done})
+    named = [
+        f"- {name}, {search}: `{found[search]['best']}`"
+        for (name, shots, seed), found in done.items()
+        for search in SEARCHES
+        if (shots, seed) == (16, 1)
+    ]
+    return [
+        f"Test accuracy in percent, mean over seeds {', '.join(map(str, seeds))}; {WORDINGS} wordings asked of the "
+        f"bundled CLIP, {VIEWS} views of each training photograph, nothing chosen by held-out ones. `chat` and "
+        "`published` ask rules in the place of a language model (tests/proposing.py). `python -m benchmarks.language`.",
+        "",
+        *rows(done),
+        "",
+        "Best wordings at 16 shots, seed 1:",
+        "",
+        *named,
+    ]
+
+
 def main() -> None:
     """Runs what is missing, and writes the table."""
     given = sys.argv[1:]
@@ -176,26 +198,12 @@ def main() -> None:
         if name not in tasks.TASKS:
             command.refuse(f"no task {name!r}; there are {', '.join(tasks.TASKS)}")
     RUNS.mkdir(parents=True, exist_ok=True)
-    done = {}
-    for seed, name, shots in itertools.product(SEEDS, given or tasks.TASKS, SHOTS):
-        done[name, shots, seed] = cell(name, shots, seed)
-    lines = [
-        f"Test accuracy in percent, mean over seeds {SEEDS}; {WORDINGS} wordings asked of the bundled CLIP, {VIEWS} "
-        "views of each training photograph, nothing chosen by held-out ones. `chat` and `published` ask rules in the "
-        "place of a language model (tests/proposing.py). `python -m benchmarks.language`.",
-        "",
-        *rows(done),
-        "",
-        "Best wordings at 16 shots, seed 1: "
-        + "; ".join(
-            f"{name}: {', '.join(repr(found[search]['best']) for search in SEARCHES)}"
-            for (name, shots, seed), found in done.items()
-            if (shots, seed) == (16, 1)
-        )
-        + ".",
-    ]
-    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    done: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for seed in SEEDS:
+        for name, shots in itertools.product(given or tasks.TASKS, SHOTS):
+            done[name, shots, seed] = cell(name, shots, seed)
+        TABLE.write_text("\n".join(page(done)) + "\n", encoding="utf-8")
+    print("\n".join(page(done)))
 
 
 if __name__ == "__main__":

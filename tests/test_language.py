@@ -77,6 +77,7 @@ def _check_template(text):
         '{"templates": ["a photo of the {}", "one {}, a kind of {}"]}',
         'Sure!\n```json\n["a photo of the {}.", "one {}, a kind of {}."]\n```',
         '- "a photo of the {}"\n- **one {}, a kind of {}.**',
+        '{"templates": ["a photo of the {}.", "one {}, a kind of {}.", "a photo of',
         "1. a photo of the {class}.\n2) one <class name>, a kind of [CLASS]\n",
         "a photo of the { }\none {name}, a kind of {name}",
     ],

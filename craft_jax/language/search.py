@@ -17,7 +17,7 @@ from craft_jax.language.kept import Kept, Round
 from craft_jax.language.wordings import Wording, captions
 
 _ROWS_AT_ONCE = 1024
-_LEAST_GAIN = 1.0  # nats over all images, by which a class's caption from elsewhere must do better to be taken
+_LEAST_GAIN = 1.0  # nats over all images, beyond what the best of so many captions gains by chance
 
 
 class Shown(NamedTuple):
@@ -78,7 +78,7 @@ class Board:
         if not self.state.scored:
             self.scale = scoring.temperature(self.logits(self.first), self.shots.labels)
         state = self._told(self.state, one.proposal)
-        if self._mixed and state.scored:
+        if self._mixed and self.shots.folds.any():
             mixture = ask_tell.unseen(state, [self._mixture(state)])
             state = self._told(self.state, one.proposal._replace(wordings=(*one.proposal.wordings, *mixture)))
         self.state = state
@@ -104,13 +104,16 @@ class Board:
         return found
 
     def _mixture(self, state: State) -> Wording:
-        """The best wording, with the captions of others for the classes that they serve clearly better."""
+        """The best wording, with the captions of others for the classes that they serve clearly better.
+
+        Not where shots are too few to hold out any: there each class is one image or two, which any phrase may fit.
+        """
         start = ask_tell.best(state)
         own = scoring.cross_entropies(self.scale * self.logits(start), self.shots.labels).mean()
         details = list(start.details or ("",) * len(self.class_names))
         for label, losses in enumerate(state.by_class):
             other = int(np.argmin(losses))
-            if (own - losses[other]) * self.images > _LEAST_GAIN:
+            if (own - losses[other]) * self.images > np.log(np.isfinite(losses).sum()) + _LEAST_GAIN:
                 its = state.scored[other].wording.details
                 details[label] = its[label] if its else ""
         return Wording(start.template, tuple(details))

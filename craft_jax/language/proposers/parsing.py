@@ -22,6 +22,7 @@ _PLACES = re.compile(
 )
 _BULLET = re.compile(r"^\s*(?:[-*+\u2022\u2013\u2014]+|\(?\d{1,3}[.):]|[a-zA-Z]\))\s*")
 _MARKUP = re.compile(r"[*_`#~|]+|</?\w{1,20}/?>")
+_STRING = re.compile(r'"([^"\\]*)"(\s*:)?')
 _QUOTES = "\"'\u201c\u201d\u2018\u2019\u00ab\u00bb"
 
 
@@ -87,6 +88,9 @@ def _texts(reply: str, name: str) -> Iterator[str]:
         value = value.get(name, next((rows for rows in value.values() if isinstance(rows, list)), list(value.values())))
     if isinstance(value, list):
         yield from [row for row in value[:_MOST] if isinstance(row, str)]
+        return
+    if reply.lstrip().startswith(("{", "[")):  # JSON that the limit on tokens has cut off
+        yield from [text for text, colon in _STRING.findall(reply)[:_MOST] if not colon]
         return
     lines = [line for line in reply.splitlines() if line.strip()]
     marked = [line for line in lines if _BULLET.match(line)] or [line for line in lines if _PLACES.search(line)]

@@ -112,7 +112,7 @@ def test_clients_without_a_class_in_common_believe_one_another_and_learn_each_ot
     answers = world.answers(labels)
 
     def accuracy(head):
-        return np.nanmean(measures.by_class(head, answers, labels))
+        return np.nanmean(measures.by_class(stacked.apply(head, answers), labels))
 
     assert accuracy(clients[0].settled[0].head) > accuracy(_pooled_head(clients)) - 3
     assert accuracy(clients[0].settled[0].head) > accuracy(clients[0].head_alone) + 20
@@ -219,6 +219,22 @@ def test_noised_statistics_scatter_as_stated_and_hide_one_photograph():
     for draw in draws[:2]:  # nothing of the scatter is the client's own
         mean = draw.sums.sum(axis=0) / draw.counts.sum()
         np.testing.assert_allclose(draw.scatter / draw.counts.sum() - np.outer(mean, mean), basis.covariance, atol=1e-8)
+
+
+def test_a_head_that_noise_has_spoilt_is_not_taken():
+    config = ClientsConfig(trust="pooled", noise=Noise(0.1, 1e-6))
+    world = _World()
+    labels = np.arange(120) % CLASSES
+    clients = [world.client(i, np.repeat(np.arange(CLASSES), 4), config) for i in range(CLIENTS)]
+    spoilt = client.head_of(functools.reduce(stacked.add, [one.shown for one in clients]), VIEWS)
+    _exchange(clients)
+    answers = world.answers(labels)
+    accuracy = [
+        np.mean(np.argmax(stacked.apply(head, answers), axis=1) == labels)
+        for head in (spoilt, clients[0].settled[0].head, StackedHead(0 * spoilt.weights, 0 * spoilt.bias))
+    ]
+
+    assert accuracy[1] >= max(accuracy[0], accuracy[2]) - 0.05
 
 
 def test_own_mix_is_a_prior_that_held_out_photographs_weigh():

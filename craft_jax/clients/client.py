@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, check_finite, prompts_for
-from craft_jax.clients import privacy, trust
+from craft_jax.clients import measures, privacy, trust
 from craft_jax.clients.privacy import Basis
 from craft_jax.clients.settings import ClientsConfig
 from craft_jax.clients.splits import Holding
@@ -25,9 +25,6 @@ Message = dict[str, np.ndarray]
 OFFER, JUDGE, SEND, SETTLE, SETTLE_HEAD = "offer", "judge", "send", "settle", "settle_head"
 
 _IMAGES_AT_ONCE = 1024
-_ONE_PHOTOGRAPH = 1.0  # spread over all classes, so that none is ruled out on the client's own mix
-_TEMPERATURES = 2.0 ** np.arange(-4, 3.5, 0.5)
-_USUAL_TEMPERATURE = 0.5
 
 
 class Answers(NamedTuple):
@@ -144,11 +141,18 @@ class Client:
 
     def personal(self, head: StackedHead) -> Personal:
         """The head, and the same with this client's own mix of classes as prior."""
-        return Personal(head, with_prior(head, self.own.counts / self.views, self.answers))
+        own = stacked.apply(head, self.answers.held_out)
+        bias = measures.own_mix_bias(own, self.answers.held_out_labels, self.own.counts / self.views)
+        return Personal(head, StackedHead(head.weights, (head.bias + bias).astype(np.float32)))
 
     def personal_sums(self, total: stacked.Statistics) -> Personal:
         """From trust-weighted sums of what clients showed; what this one held back of its own is added here."""
-        return self.personal(head_of(_sum(total, self.own, self.shown), self.views))
+        head = head_of(_sum(total, self.own, self.shown), self.views)
+        if self.config.noise is None:
+            return self.personal(head)
+        held_out, labels = self.answers.held_out, self.answers.held_out_labels
+        share = measures.believable(lambda s: stacked.apply(_times(head, s), held_out), labels)
+        return self.personal(_times(head, share))
 
     def _offer(self, message: Message) -> Message:
         held = {"held": self.shown.counts > 0}
@@ -216,22 +220,6 @@ def change(head: StackedHead, answers: Float[np.ndarray, "N T"]) -> Float[np.nda
     return stacked.centred(np.asarray(answers, np.float64)) @ head.weights + head.bias
 
 
-def with_prior(head: StackedHead, photographs: Float[np.ndarray, " C"], answers: Answers) -> StackedHead:
-    """The head for photographs of the client's own mix of classes: softmax(t logits + log mix).
-
-    One photograph is spread over all classes. The temperature t is the one of a grid that held-out photographs, which
-    are of this mix, find likeliest.
-    """
-    mix = (photographs + _ONE_PHOTOGRAPH / photographs.size) / (photographs.sum() + _ONE_PHOTOGRAPH)
-    logits = stacked.centred(np.asarray(stacked.apply(head, answers.held_out), np.float64))
-    scale = logits.std() if logits.size else 0.0
-    if not scale > 0:
-        temperature = _USUAL_TEMPERATURE
-    else:
-        temperature = min(_TEMPERATURES / scale, key=lambda t: _loss(t * logits + np.log(mix), answers.held_out_labels))
-    return StackedHead(head.weights, (head.bias + np.log(mix) / temperature).astype(np.float32))
-
-
 def ask(
     black_box: BlackBox,
     holding: Holding,
@@ -282,10 +270,8 @@ def about(
     return answers
 
 
-def _loss(logits: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]) -> float:
-    """Mean cross-entropy."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]))
+def _times(head: StackedHead, share: float) -> StackedHead:
+    return StackedHead(head.weights * np.float32(share), head.bias * np.float32(share))
 
 
 def _sum(total: stacked.Statistics, own: stacked.Statistics, shown: stacked.Statistics) -> stacked.Statistics:

@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,10 +18,9 @@ from jaxtyping import Float
 from craft_jax.blackbox import BlackBox, Ledger, Meter, is_remote
 from craft_jax.clients import client, measures, strategy
 from craft_jax.clients.client import Answers, Client, Message, Personal
-from craft_jax.clients.measures import Measured
+from craft_jax.clients.report import Found
 from craft_jax.clients.settings import ClientsConfig
 from craft_jax.clients.splits import Federation, Holding, in_domain
-from craft_jax.clients.strategy import Exchanged
 from craft_jax.config import Config
 from craft_jax.encoding import Encoder, feature_cache
 from craft_jax.errors import UserError
@@ -32,22 +30,6 @@ from craft_jax.randomness import Stream, host_generator
 from craft_jax.training import texts_to_ask
 
 
-class Outcome(NamedTuple):
-    """What a simulation has found.
-
-    Attributes:
-      clients: each with its answers, ledger and log.
-      exchanged: trust, and who was lost.
-      personal: what each client ends with.
-      measured: accuracies by what a row of the report is called; the last is what was asked for.
-    """
-
-    clients: tuple[Client, ...]
-    exchanged: Exchanged
-    personal: tuple[Personal, ...]
-    measured: dict[str, Measured]
-
-
 def simulate(
     black_box: BlackBox,
     federation: Federation,
@@ -55,7 +37,7 @@ def simulate(
     how: ClientsConfig,
     workdir: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> Outcome:
+) -> Found:
     """Asks for every client, exchanges, and measures.
 
     Args:
@@ -70,13 +52,7 @@ def simulate(
       UserError: where a photograph cannot be read or an answer is not finite.
     """
     texts = texts_to_ask(black_box, config.probe.texts, None, config.seed)
-    clients = []
-    for index, holding in enumerate(federation.holdings):
-        say(f"{holding.name}: {len(holding.train)} photographs")
-        answers, ledger = _answers(black_box, federation, holding, texts, config, workdir and workdir / f"{index}.npz")
-        clients.append(
-            build(index, answers, ledger, len(federation.class_names), config, how, len(federation.holdings))
-        )
+    clients = ask_all(black_box, federation, config, how, workdir, say)
     groups = [holding.group for holding in federation.holdings]
     exchanged = strategy.exchange(in_this_process(clients), how, len(clients), groups)
     personal = tuple(one.settled[-1] if one.settled else one.personal(one.head_alone) for one in clients)
@@ -86,10 +62,40 @@ def simulate(
         for domain in {h.domain for h in federation.holdings}
     }
     measured = {
-        name: measures.measure(row, federation.holdings, tests, [item.label for item in federation.test])
+        name: measures.measure(
+            [_both(ends, tests[one.domain]) for ends, one in zip(row, federation.holdings, strict=True)],
+            federation.holdings,
+            [item.label for item in federation.test],
+        )
         for name, row in rows.items()
     }
-    return Outcome(tuple(clients), exchanged, personal, measured)
+    ledgers, logs = [one.ledger for one in clients], [one.log for one in clients]
+    return Found(measured, exchanged.trust, exchanged.lost, ledgers, logs)
+
+
+def ask_all(
+    black_box: BlackBox,
+    federation: Federation,
+    config: Config,
+    how: ClientsConfig,
+    workdir: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Client]:
+    """All simulated clients, with what was asked about their photographs; arguments as those of `simulate`."""
+    texts = texts_to_ask(black_box, config.probe.texts, None, config.seed)
+    clients = []
+    for index, holding in enumerate(federation.holdings):
+        say(f"{holding.name}: {len(holding.train)} photographs")
+        answers, ledger = _answers(black_box, federation, holding, texts, config, workdir and workdir / f"{index}.npz")
+        clients.append(
+            build(index, answers, ledger, len(federation.class_names), config, how, len(federation.holdings))
+        )
+    return clients
+
+
+def _both(ends: Personal, answers: Float[np.ndarray, "N T"]) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of the test photographs in general, and for the client's own mix."""
+    return stacked.apply(ends.head, answers), stacked.apply(ends.own_mix, answers)
 
 
 def build(

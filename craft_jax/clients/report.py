@@ -5,13 +5,14 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
+from craft_jax.blackbox import Ledger
 from craft_jax.clients import trust
 from craft_jax.clients.client import Item
-from craft_jax.clients.closed_form import Outcome
 from craft_jax.clients.measures import Measured
 from craft_jax.clients.settings import ClientsConfig
 from craft_jax.clients.splits import Federation
@@ -22,7 +23,25 @@ RESULT, REPORT, PICTURE = "result.json", "report.md", "clients.png"
 _MEASURES = {"own_mix": "own mix", "uniform": "all classes alike", "unseen": "unseen classes"}
 
 
-def write(outcome: Outcome, federation: Federation, how: ClientsConfig, settings: dict[str, Any], workdir: Path) -> str:
+class Found(NamedTuple):
+    """What a simulation has found.
+
+    Attributes:
+      measured: accuracies by what a row of the report is called; the last is what was asked for.
+      trust: that row gives to column, in [0, 1].
+      lost: clients that did not answer.
+      ledgers: what each client asked.
+      logs: what has left each client and come to it.
+    """
+
+    measured: dict[str, Measured]
+    trust: Float[np.ndarray, "M M"]
+    lost: tuple[int, ...]
+    ledgers: Sequence[Ledger]
+    logs: Sequence[Sequence[Item]]
+
+
+def write(outcome: Found, federation: Federation, how: ClientsConfig, settings: dict[str, Any], workdir: Path) -> str:
     """Writes all three; returns the table."""
     result = as_result(outcome, federation, how, settings)
     picture = _draw(outcome, workdir / PICTURE)
@@ -31,26 +50,27 @@ def write(outcome: Outcome, federation: Federation, how: ClientsConfig, settings
     return table(outcome.measured)
 
 
-def as_result(outcome: Outcome, federation: Federation, how: ClientsConfig, settings: dict[str, Any]) -> dict[str, Any]:
+def as_result(outcome: Found, federation: Federation, how: ClientsConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """Everything that was found, as JSON values."""
     groups = [holding.group for holding in federation.holdings]
     return {
         "split": federation.split,
         "trust": how.trust,
+        "exchange": how.exchange,
         "accuracy": {name: measured._asdict() for name, measured in outcome.measured.items()},
-        "trust_matrix": trust.rows_of_one(_with_self(outcome.exchanged.trust)).round(6).tolist(),
+        "trust_matrix": trust.rows_of_one(_with_self(outcome.trust)).round(6).tolist(),
         "groups": groups,
-        "trust_inside_group": trust.inside(_with_self(outcome.exchanged.trust), groups),
-        "lost": list(outcome.exchanged.lost),
+        "trust_inside_group": trust.inside(_with_self(outcome.trust), groups),
+        "lost": list(outcome.lost),
         "clients": [
             {
                 "name": holding.name,
                 "photographs": len(holding.train),
-                "ledger": dataclasses.asdict(one.ledger),
-                "bytes_sent": traffic(one.log, "out"),
-                "bytes_received": traffic(one.log, "in"),
+                "ledger": dataclasses.asdict(ledger),
+                "bytes_sent": traffic(log, "out"),
+                "bytes_received": traffic(log, "in"),
             }
-            for one, holding in zip(outcome.clients, federation.holdings, strict=True)
+            for ledger, log, holding in zip(outcome.ledgers, outcome.logs, federation.holdings, strict=True)
         ],
         "settings": settings,
     }
@@ -81,7 +101,7 @@ def listed(log: Sequence[Item]) -> list[str]:
     ]
 
 
-def page(outcome: Outcome, federation: Federation, how: ClientsConfig, picture: bool) -> str:
+def page(outcome: Found, federation: Federation, how: ClientsConfig, picture: bool) -> str:
     """The report."""
     groups = [holding.group for holding in federation.holdings]
     clients = len(groups)
@@ -94,10 +114,10 @@ def page(outcome: Outcome, federation: Federation, how: ClientsConfig, picture: 
         "",
     ]
     if len(set(groups)) > 1:
-        inside = 100 * trust.inside(_with_self(outcome.exchanged.trust), groups)
+        inside = 100 * trust.inside(_with_self(outcome.trust), groups)
         lines += [f"Trust inside the true group: {inside:.1f} %.", ""]
-    if outcome.exchanged.lost:
-        lines += [f"Lost on the way: {', '.join(federation.holdings[i].name for i in outcome.exchanged.lost)}.", ""]
+    if outcome.lost:
+        lines += [f"Lost on the way: {', '.join(federation.holdings[i].name for i in outcome.lost)}.", ""]
     lines += [f"![Accuracies and trust]({PICTURE})", ""] if picture else []
     lines += [
         "## What each client asked and sent",
@@ -105,13 +125,14 @@ def page(outcome: Outcome, federation: Federation, how: ClientsConfig, picture: 
         "| client | photographs | prompts | predictions | bytes sent | bytes received |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for one, holding in zip(outcome.clients, federation.holdings, strict=True):
-        asked = one.ledger.probe_predictions + one.ledger.evaluation_predictions
-        sent, received = traffic(one.log, "out"), traffic(one.log, "in")
-        cells = f"{len(holding.train)} | {one.ledger.prompts} | {asked:,} | {sent:,} | {received:,}"
+    for ledger, log, holding in zip(outcome.ledgers, outcome.logs, federation.holdings, strict=True):
+        learning = ledger.probe_predictions + ledger.search_predictions + ledger.centre_predictions
+        asked = learning + ledger.evaluation_predictions
+        sent, received = traffic(log, "out"), traffic(log, "in")
+        cells = f"{len(holding.train)} | {ledger.prompts} | {asked:,} | {sent:,} | {received:,}"
         lines.append(f"| {holding.name} | {cells} |")
     lines += ["", "What left the first client, and no image, label or prediction of a photograph of its own:", ""]
-    lines += [f"- {line}" for line in listed(outcome.clients[0].log)] or ["- nothing"]
+    lines += [f"- {line}" for line in listed(outcome.logs[0])] or ["- nothing"]
     return "\n".join([*lines, ""])
 
 
@@ -127,7 +148,7 @@ def _with_self(matrix: np.ndarray) -> np.ndarray:
     return whole
 
 
-def _draw(outcome: Outcome, path: Path) -> bool:
+def _draw(outcome: Found, path: Path) -> bool:
     """Draws accuracies by row and the trust matrix; False, with a note, where there is no matplotlib."""
     try:
         with needed("matplotlib", path.name):
@@ -138,7 +159,7 @@ def _draw(outcome: Outcome, path: Path) -> bool:
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_accuracies(left, outcome.measured)
-    shares = trust.rows_of_one(_with_self(outcome.exchanged.trust))
+    shares = trust.rows_of_one(_with_self(outcome.trust))
     shown = right.imshow(shares, cmap="viridis", vmin=0.0, vmax=max(shares.max(), 1e-6))
     ticks = range(0, len(shares), max(1, len(shares) // 10))
     right.set(title="share of trust", xlabel="in client", ylabel="of client", xticks=ticks, yticks=ticks)

@@ -7,6 +7,7 @@ from craft_jax.errors import UserError
 
 SPLITS = ("iid", "dirichlet", "disjoint", "domains", "permuted", "noisy", "folders")
 LEARNT = ("weights", "validation", "predictions")
+EXCHANGES = ("statistics", "prompt", "head", "both")
 BASELINES = ("alone", "average", "pooled", "oracle")
 
 
@@ -37,6 +38,8 @@ class ClientsConfig:
       clients: how many, M; of `folders` 0 takes all there are.
       split: how photographs come to them.
       trust: one of `LEARNT`, or of `BASELINES`.
+      exchange: `statistics`, once; or what clients that search have learnt, the `prompt` (z), the `head`, or `both`.
+      every: steps between two exchanges of these.
       public: unlabelled photographs that all see, drawn from those that are nobody's.
       least_count: photographs of a class below which a client sends nothing of it.
       noise: on what is sent; None adds none.
@@ -46,6 +49,8 @@ class ClientsConfig:
     clients: int = 10
     split: Split = Split("dirichlet", 0.1)
     trust: str = "predictions"
+    exchange: str = "statistics"
+    every: int = 5
     public: int = 128
     least_count: int = 1
     noise: Noise | None = None
@@ -55,11 +60,17 @@ class ClientsConfig:
         """Raises UserError where a value is out of range, or at odds with another."""
         if self.split.kind != "folders" and self.clients < 2:
             raise UserError(f"--clients={self.clients} must be at least 2")
-        for name, least in (("clients", 0), ("public", 0), ("least_count", 1)):
+        for name, least in (("clients", 0), ("public", 0), ("least_count", 1), ("every", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name}={getattr(self, name)} must be at least {least}")
         if self.trust not in LEARNT + BASELINES:
             raise UserError(f"--trust={self.trust} must be one of {', '.join(LEARNT + BASELINES)}")
+        if self.exchange not in EXCHANGES:
+            raise UserError(f"--exchange={self.exchange} must be one of {', '.join(EXCHANGES)}")
+        if self.exchange != "statistics" and (self.noise or self.masks or self.least_count > 1):
+            raise UserError(
+                f"--noise, --masks and --least_count are of sums; --exchange={self.exchange} sends none, leave them out"
+            )
         if self.trust == "predictions" and not self.public:
             raise UserError("--trust=predictions compares clients on public photographs; raise --public")
         if self.noise and not self.public:

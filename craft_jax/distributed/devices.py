@@ -17,6 +17,7 @@ from craft_jax.errors import UserError
 from craft_jax.method import AXIS
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def choose(wanted: int) -> list[jax.Device]:
@@ -82,6 +83,28 @@ class Spread:
           run: (tree, batch) -> anything; every device sees the whole tree, as `replicate` puts it, and its own batch.
         """
         return _mapped(run, tuple(self.own))
+
+    def each(self, run: Callable[..., T], tree: Any, batches: Sequence[Any]) -> list[T]:
+        """`run(tree, batch)` of each batch, in turn on this host's devices, by a program that knows no other device.
+
+        So its bits do not depend on how many devices there are, where a pmap over one is compiled otherwise than over
+        several.
+
+        Args:
+          run: compiled, by jax.jit.
+          tree: put whole on every device.
+          batches: any number of them, of one form.
+
+        Returns:
+          What each batch gave, in the host's memory.
+        """
+        placed = [jax.device_put(tree, device) for device in self.own]
+        done: list[T] = []
+        for first in range(0, len(batches), len(self.own)):
+            group = batches[first : first + len(self.own)]
+            devices = zip(group, placed, self.own, strict=False)
+            done += jax.device_get([run(whole, jax.device_put(batch, device)) for batch, whole, device in devices])
+        return done
 
     def replicate(self, tree: Any) -> Any:
         """Puts a whole tree on every device of this host, for arguments that are not mapped."""

@@ -3,7 +3,8 @@
 All side effects of a run live here; `train` is the way in.
 """
 
-from craft_jax.training import checkpoints, report
+from craft_jax.training import checkpoints, from_settings, report
+from craft_jax.training.assembly import prompt_std
 from craft_jax.training.estimate import estimate
 from craft_jax.training.finished import CURVE, METRICS, REPORT, RESULT, Outcome, load_run
 from craft_jax.training.loop import train, train_alone
@@ -17,7 +18,9 @@ __all__ = [
     "RESULT",
     "checkpoints",
     "estimate",
+    "from_settings",
     "load_run",
+    "prompt_std",
     "report",
     "texts_to_ask",
     "train",

@@ -140,7 +140,7 @@ def assemble(
         probed: Probed | None = Probed(texts, head, worded.target)
     else:
         probed = _probe(black_box, about, meter, config, workdir, stream)
-    std = measured_std or hosts.first_alone(lambda: _std(black_box, views, config, meter))
+    std = measured_std or hosts.first_alone(lambda: prompt_std(black_box, views, config, meter))
     steps = _steps(config, probed, len(black_box.class_names))
     generator = from_settings.build_generator(black_box, config, std)
     method = from_settings.build_method(
@@ -277,7 +277,7 @@ def _splits_images(setting: str, views: Handle, device: jax.Device) -> bool:
     return memory > 0 and sum(leaf.nbytes for leaf in jax.tree.leaves(views)) > memory // _SHARE_OF_MEMORY
 
 
-def _std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> float:
+def prompt_std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> float:
     """The prompt's `std`: as set, or measured by the first queries."""
     if SOFT_PROMPTS not in black_box.takes:
         return 0.0

@@ -1,0 +1,173 @@
+"""A simulation of clients that search: collaborative steps at home, then trust-weighted means of z, heads, or both.
+
+Trust and means are small, and computed on the host between calls. Source: Wagner, Fan and Jaggi, COLM 2024; by class
+where classes have numbers of their own (docs/clients.md).
+"""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from craft_jax.blackbox import BlackBox, Ledger, check_finite
+from craft_jax.clients import measures
+from craft_jax.clients.client import Item
+from craft_jax.clients.report import Found
+from craft_jax.clients.searching import mixing, parts
+from craft_jax.clients.searching.parts import Run, zero_shot
+from craft_jax.clients.searching.steps import answers, answers_of_own
+from craft_jax.clients.settings import ClientsConfig
+from craft_jax.clients.splits import Federation
+from craft_jax.config import Config
+from craft_jax.errors import Interrupted, UserError
+from craft_jax.files import naming_full_disk, replacing
+from craft_jax.method import TuningState, collaborative
+
+STATE = "state.npz"
+_WARM_UP = 5  # the first fifth of the steps is made alone
+
+
+def simulate(
+    black_box: BlackBox,
+    federation: Federation,
+    config: Config,
+    how: ClientsConfig,
+    workdir: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Found:
+    """Steps and exchanges until each client's budget is spent, and measures; goes on where a killed one stopped.
+
+    Args:
+      black_box: set up for the federation's classes; local, takes soft prompts.
+      federation: who has what.
+      config: settings of a run; `query_budget` is each client's.
+      how: what is exchanged, how often, and which trust.
+      workdir: where the state is kept after every call; None keeps none.
+      say: is told how far it is.
+      stop: asked between calls.
+
+    Raises:
+      Interrupted: where `stop` said so; the same call goes on.
+      UserError: where a photograph cannot be read, or the workdir holds other clients.
+    """
+    run = parts.assemble(black_box, federation, config, how)
+    key = _key(black_box, federation, config, how)
+    done, state, believed = _read(workdir, key, run) if workdir else (0, run.party.state, np.eye(run.clients))
+    while done < run.steps:
+        if stop():
+            raise Interrupted(f"stopped after step {done} of {run.steps}")
+        steps = min(how.every, run.steps - done)
+        state = run.on_devices(run.local(steps), run.problem, run.party._replace(state=state))
+        check_finite(state.search.z, black_box)
+        done += steps
+        if how.trust != "alone" and run.clients > 1 and done * _WARM_UP >= run.steps:
+            believed = mixing.believed_by(run, state)
+            state = mixing.mixed(state, believed, run.counts, how)
+        say(f"step {done} of {run.steps}")
+        if workdir:
+            _write(workdir, key, done, state, believed)
+    return _finish(run, federation, state, believed)
+
+
+def _finish(run: Run, federation: Federation, state: TuningState, believed: np.ndarray) -> Found:
+    labels = [item.label for item in federation.test]
+    logits = {d: run.on_devices(answers, (run.problem, handle), state) for d, handle in run.tests.items()}
+    before = {d: zero_shot(run, handle) for d, handle in run.tests.items()}
+    domains = [one.domain for one in federation.holdings]
+    own_bias, plain_bias = _biases(run, state), _biases(run, run.party.state)
+    found = [(logits[d][i], logits[d][i] + own_bias[i]) for i, d in enumerate(domains)]
+    unlearnt = [(before[d], before[d] + plain_bias[i]) for i, d in enumerate(domains)]
+    measured = {
+        "zero-shot": measures.measure(unlearnt, federation.holdings, labels),
+        run.how.trust: measures.measure(found, federation.holdings, labels),
+    }
+    ledgers, logs = _costs(run)
+    return Found(measured, believed, (), ledgers, logs)
+
+
+def _biases(run: Run, state: TuningState) -> list[np.ndarray]:
+    """What makes each client's logits those of its own mix, by its held-out photographs."""
+    if run.held_out is None:
+        return [np.zeros(counts.size) for counts in run.counts]
+    logits = run.on_devices(answers_of_own, run.problem, (state, run.held_out))
+    return [
+        measures.own_mix_bias(own[: labels.size], labels, counts, strengths=(0.0, 1.0))
+        if labels.size
+        else np.zeros(counts.size)
+        for own, labels, counts in zip(logits, run.held_out_labels, run.counts, strict=True)
+    ]
+
+
+def _costs(run: Run) -> tuple[tuple[Ledger, ...], tuple[list[Item], ...]]:
+    """What each client asked, and what left it and came to it, which both follow from the settings."""
+    ends = [min(at + run.how.every, run.steps) for at in range(0, run.steps, run.how.every)]
+    times = sum(end * _WARM_UP >= run.steps for end in ends) if run.how.trust != "alone" and run.clients > 1 else 0
+    item = _sent(run)
+    shown = 0 if run.public is None else jax.tree.leaves(run.public)[0].shape[0]
+    ledgers, logs = [], []
+    for size in run.photographs:
+        cost = collaborative.cost_of_step(run.method, run.config.search.population_size, images=size, trained=size)
+        judged = {"predictions": shown, "validation": size * run.clients}.get(run.how.trust, 0)
+        views = max(run.config.data.views, 1)
+        ledger = cost * run.steps + Ledger(evaluation_predictions=judged * times, images_encoded=size * views + shown)
+        ledgers.append(ledger + run.std_cost)
+        logs.append([one for number in range(times) for one in item(number)])
+    return tuple(ledgers), tuple(logs)
+
+
+def _sent(run: Run) -> Callable[[int], list[Item]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    if run.how.exchange in ("prompt", "both"):
+        shapes["z"] = run.party.state.search.z.shape[1:]
+    if run.how.exchange in ("head", "both"):
+        shapes["head"] = (sum(leaf[0].size for leaf in jax.tree.leaves(run.party.state.head.params)),)
+    if run.how.trust == "predictions" and run.public is not None:
+        shapes["changes"] = (jax.tree.leaves(run.public)[0].shape[0], run.counts.shape[1])
+    held = {"photographs of each class": (run.counts.shape[1],)}
+
+    def items(number: int) -> list[Item]:
+        step = f"exchange {number + 1}"
+        out = [Item("out", step, name, shape, 4 * int(np.prod(shape))) for name, shape in (held | shapes).items()]
+        back = [
+            Item("in", step, name, shape, 4 * int(np.prod(shape))) for name, shape in shapes.items() if name in "z head"
+        ]
+        return out + back
+
+    return items
+
+
+def _key(black_box: BlackBox, federation: Federation, config: Config, how: ClientsConfig) -> str:
+    """Of everything that the state depends on."""
+    photographs = [
+        (item.image.fingerprint(), item.label) for one in federation.holdings for item in (*one.train, *one.held_out)
+    ]
+    public = [image.fingerprint() for image in federation.public]
+    settings = [getattr(config, name) for name in ("seed", "query_budget", "learn", "data", "prompt", "search")]
+    told = (black_box.identity, black_box.class_names, photographs, public, settings, config.refinement, how)
+    return hashlib.sha256(repr((*told, config.consistency, config.run.chunk_pairs)).encode()).hexdigest()
+
+
+def _write(workdir: Path, key: str, done: int, state: TuningState, believed: np.ndarray) -> None:
+    leaves = {f"leaf {i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+    with naming_full_disk(workdir), replacing(workdir / STATE) as partial:
+        np.savez(partial, key=np.asarray(key), done=np.asarray(done), trust=believed, **leaves)
+
+
+def _read(workdir: Path, key: str, run: Run) -> tuple[int, TuningState, np.ndarray]:
+    """Steps done, state and trust as they were kept; the start where nothing was, or it is damaged."""
+    start = run.party.state
+    try:
+        with (workdir / STATE).open("rb") as stored, np.load(stored, allow_pickle=False) as file:
+            if str(file["key"]) == key:
+                leaves = [file[f"leaf {i}"] for i in range(len(jax.tree.leaves(start)))]
+                return int(file["done"]), jax.tree.unflatten(jax.tree.structure(start), leaves), file["trust"]
+    except FileNotFoundError:
+        return 0, start, np.eye(run.clients)
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+        return 0, start, np.eye(run.clients)
+    raise UserError(f"--workdir={workdir} holds clients with other settings or photographs; choose another --workdir")

@@ -4,7 +4,8 @@
 
 Every search asks 100 wordings, a caption for each class, of the bundled CLIP; three tasks, 1, 4 and 16 shots, seeds 1
 to 3. The language model is the rules of tests/proposing.py, in a process of its own. Finished cells are kept under
-runs/language; a second call only reports. Writes benchmarks/results/language.md. An hour on one core.
+runs/language; a second call only reports. Writes benchmarks/results/language.md, after each seed anew. An hour on one
+core.
 """
 
 import contextlib
@@ -132,6 +133,7 @@ def cell(name: str, shots: int, seed: int) -> dict[str, Any]:
     with language_model(RUNS) as chat:
         for search in missing:
             found[search] = searched(task, SEARCHES[search], chat, seed)
+            jax.clear_caches()  # hundreds of runs' programs would fill memory
             print(name, shots, seed, search, found[search], flush=True)
     write_atomically(file, json.dumps(found, indent=1))
     return found
@@ -172,6 +174,7 @@ def _lines() -> Iterator[tuple[str, Any, Any]]:
 def page(done: dict[tuple[str, int, int], dict[str, Any]]) -> list[str]:
     """What is committed: the table, and sentences to look at."""
     seeds = sorted({seed for _, _, seed in done})
+    drawn = f"mean over seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]} alone"
     named = [
         f"- {name}, {search}: `{found[search]['best']}`"
         for (name, shots, seed), found in done.items()
@@ -179,7 +182,7 @@ def page(done: dict[tuple[str, int, int], dict[str, Any]]) -> list[str]:
         if (shots, seed) == (16, 1)
     ]
     return [
-        f"Test accuracy in percent, mean over seeds {', '.join(map(str, seeds))}; {WORDINGS} wordings asked of the "
+        f"Test accuracy in percent, {drawn}; {WORDINGS} wordings asked of the "
         f"bundled CLIP, {VIEWS} views of each training photograph, nothing chosen by held-out ones. `chat` and "
         "`published` ask rules in the place of a language model (tests/proposing.py). `python -m benchmarks.language`.",
         "",

@@ -30,7 +30,7 @@ from craft_jax.config import (
     from_config_dict,
 )
 from craft_jax.errors import UserError
-from craft_jax.language import combination, results, scoring
+from craft_jax.language import ask_tell, combination, results, scoring, search
 from craft_jax.language.ask_tell import Proposal, Scored, State, unseen
 from craft_jax.language.proposers import library, mutation, parsing
 from craft_jax.language.wordings import Wording, captions
@@ -387,6 +387,14 @@ def test_bad_replies_cost_calls_and_notes_and_never_the_run(tmp_path):
     assert "\n".join(language.report_lines(found.told)).count("`") % 2 == 0
 
 
+def test_a_caption_that_the_model_has_no_room_for_costs_a_note(small_black_box):
+    long = Wording("a {} " + " ".join(f"q{number}z" for number in range(40)) + ".")
+    proposal = Proposal((Wording("the {}."), long), 1)
+    fitting = search._fitting(small_black_box, proposal, NAMES)
+    assert fitting.wordings == (Wording("the {}."),)
+    assert "more tokens than the model takes" in fitting.notes[0]
+
+
 def test_a_ceiling_ends_the_proposals_and_not_the_run(tmp_path):
     with serving("structured") as address:
         chat = _chat(address, tmp_path, max_requests=1)
@@ -408,7 +416,7 @@ def test_a_language_model_that_is_not_there_is_one_line_that_names_its_settings(
 
 
 def test_a_note_of_a_proposal_is_kept_by_the_state():
-    state = language.search.ask_tell.tell(State(), Proposal((), 1, ("reply 1: it is empty",)), [], np.zeros((0, 0)), [])
+    state = ask_tell.tell(State(), Proposal((), 1, ("reply 1: it is empty",)), [], np.zeros((0, 0)), [])
     assert state.calls == 1
     assert state.notes == ("reply 1: it is empty",)
     assert Ledger(proposal_calls=1) + Ledger(proposal_calls=2) == Ledger(proposal_calls=3)
@@ -437,6 +445,7 @@ def _run(folder, dataset, **changes):
     return outcome, black_box, owner, stream.getvalue()
 
 
+@pytest.mark.slow
 def test_a_run_reports_its_sentences_and_its_checkpoint_predicts_what_was_measured(small_set, tmp_path):
     outcome, black_box, _, shown = _run(tmp_path / "x", small_set)
     told, result = outcome.result["wordings"], outcome.result
@@ -458,6 +467,7 @@ def test_one_prompt_an_image_deploys_the_best_sentence(small_set, tmp_path):
     assert outcome.result["chosen"] == "best wording"
     assert outcome.tuned.prompts_per_image == 1
     assert outcome.tuned.texts[:3] == tuple(outcome.result["wordings"]["best"]["captions"])
+    assert "## The texts that it found" in (tmp_path / "x" / training.REPORT).read_text()
     asked = len(owner.asked)
     (tmp_path / "x" / training.RESULT).unlink()
     again, _, owner, _ = _run(tmp_path / "x", small_set, held_out="none", deploy=DeployConfig(prompts_per_image=1))

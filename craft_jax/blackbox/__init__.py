@@ -21,6 +21,7 @@ from craft_jax.blackbox.loading import from_identity, from_settings, load
 from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter, prompts_for
 from craft_jax.blackbox.owned import Owned, TextFeature
 from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors
+from craft_jax.blackbox.texts import fits
 
 __all__ = [
     "CeilingReached",
@@ -43,6 +44,7 @@ __all__ = [
     "connect",
     "connect_api",
     "draw_views",
+    "fits",
     "from_identity",
     "from_settings",
     "interface",

@@ -114,6 +114,18 @@ class TextDoor:
         )
 
 
+def fits(black_box: object, text: str) -> bool:
+    """Whether a local model takes a text; True where nobody can tell before it is asked."""
+    door = getattr(black_box, "_texts", None)
+    if not isinstance(door, TextDoor):
+        return True
+    try:
+        door.token_ids(text)
+    except UserError:
+        return False
+    return True
+
+
 def _groups(captions: list[list[int]]) -> Iterator[tuple[list[list[int]], int]]:
     """Captions in groups, each with the size that it is filled up to."""
     while captions:

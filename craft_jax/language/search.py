@@ -10,13 +10,24 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from craft_jax.blackbox import BlackBox, CeilingReached, Handle, Ledger, Meter, check_finite, is_remote, prompts_for
+from craft_jax.blackbox import (
+    BlackBox,
+    CeilingReached,
+    Handle,
+    Ledger,
+    Meter,
+    check_finite,
+    fits,
+    is_remote,
+    prompts_for,
+)
 from craft_jax.language import ask_tell, scoring
 from craft_jax.language.ask_tell import Ask, Proposal, State
 from craft_jax.language.kept import Kept, Round
 from craft_jax.language.wordings import Wording, captions
 
 _ROWS_AT_ONCE = 1024
+_SHOWN = 60  # characters of a template in a note
 _LEAST_GAIN = 1.0  # nats over all images, beyond what the best of so many captions gains by chance
 
 
@@ -163,6 +174,7 @@ def run(
         except CeilingReached as error:
             board.state = board.state._replace(notes=(*board.state.notes, f"no more was proposed: {error}"))
             return
+        proposal = _fitting(black_box, proposal, board.class_names)
         admitted, texts = _admitted(board, proposal, room * classes)
         if not admitted and not proposal.calls:
             return
@@ -181,6 +193,17 @@ def _line(state: State) -> str:
     best = ask_tell.ranked(state)[0]
     calls = f", {state.calls} calls" if state.calls else ""
     return f"{len(state.scored)} wordings{calls}, the best so far, loss {best.loss:.4f}: {best.wording}"
+
+
+def _fitting(black_box: BlackBox, proposal: Proposal, class_names: Sequence[str]) -> Proposal:
+    """The wordings whose captions the model takes, with a note of the others."""
+    taken, notes = [], list(proposal.notes)
+    for wording in proposal.wordings:
+        if all(fits(black_box, text) for text in captions(wording, class_names)):
+            taken.append(wording)
+        else:
+            notes.append(f"{ascii(wording.template[:_SHOWN])}: a caption of it has more tokens than the model takes")
+    return proposal._replace(wordings=tuple(taken), notes=tuple(notes))
 
 
 def _admitted(board: Board, proposal: Proposal, most: int) -> tuple[tuple[Wording, ...], list[str]]:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from craft_jax.language.wordings import PLACE
 
 MOST_WORDS = 20
-_LONGEST = 120  # characters of a template or phrase: with a class's name it fits the 77 tokens of a CLIP
+_LONGEST = 100  # characters of a template
+_LONGEST_PHRASE = 50  # of a phrase: with a template and a class's name it fits the 77 tokens of a CLIP
 _LARGEST = 100_000  # characters of a reply that are looked at
 _MOST = 200  # texts of a reply that are looked at
 _SHOWN = 40
@@ -62,7 +63,11 @@ def descriptions(reply: str, class_names: Sequence[str]) -> ReadOfClasses:
         known = by_lower.get(_cleaned(name).lower())
         phrase = _cleaned(text).rstrip(" .,;")
         wrong = "" if known else "it names no class that was asked about"
-        wrong = wrong or _wrong(phrase, class_names) or ("it has braces" if set("{}") & set(phrase) else "")
+        wrong = (
+            wrong
+            or _wrong(phrase, class_names, _LONGEST_PHRASE)
+            or ("it has braces" if set("{}") & set(phrase) else "")
+        )
         if wrong:
             refused.append(f"{_shown(f'{name}: {text}')}: {wrong}")
         elif phrase not in found.setdefault(str(known), []):
@@ -141,13 +146,13 @@ def _cleaned(text: str) -> str:
     return text.strip(_QUOTES + " ,;:").strip()
 
 
-def _wrong(text: str, class_names: Sequence[str]) -> str:
+def _wrong(text: str, class_names: Sequence[str], longest: int = _LONGEST) -> str:
     """Why a text is not taken; empty where it is."""
     letters = [character for character in text if character.isalpha()]
     if not letters:
         return "it has no words"
-    if len(text) > _LONGEST or len(text.split()) > MOST_WORDS:
-        return f"it has more than {MOST_WORDS} words or {_LONGEST} characters"
+    if len(text) > longest or len(text.split()) > MOST_WORDS:
+        return f"it has more than {MOST_WORDS} words or {longest} characters"
     if set("{}") & set(text.replace(PLACE, "")):
         return "it has braces that stand for no class"
     usual = set("".join(class_names))

@@ -1,6 +1,7 @@
 """The main job: python -m craft_jax.main --config=configs/demo.py --workdir=runs/demo
 
-Tunes, or resumes, and leaves checkpoints, metrics.jsonl, result.json, report.md and curve.png in the workdir.
+Tunes, or resumes, and leaves checkpoints, metrics.jsonl, result.json, predictions.csv, report.html, report.md and
+curve.png in the workdir.
 """
 
 import dataclasses
@@ -91,7 +92,8 @@ def main(argv: list[str]) -> None:
             raise KeyboardInterrupt from None
         raise
     if hosts.is_first():
-        print(f"\n{report.table(result)}\n\nreport: {workdir / training.REPORT}\ncheckpoint: {workdir / 'checkpoints'}")
+        print(f"\n{report.table(result)}\n\nreport: {workdir / training.PAGE}\ncheckpoint: {workdir / 'checkpoints'}\n")
+        print("\n".join(["next:", *(f"  {line}" for line in report.next_commands(dataset, workdir))]), flush=True)
 
 
 def _settings() -> list[str]:

@@ -49,7 +49,7 @@ def test_the_main_job_tunes_on_a_folder_in_coops_layout(tuned, capsys, coop_root
 
     assert "holds this run, finished" in shown
     assert "| tuned prompt + refinement |" in shown
-    assert f"report: {tuned / 'report.md'}" in shown
+    assert f"report: {tuned / 'report.html'}" in shown
     result = json.loads((tuned / training.RESULT).read_text())
     assert result["split"] == "split_zhou_Caltech101"
     assert (result["shots"], result["queries"], result["seed"], result["black_box"]) == (4, 61, 1, "bundled")

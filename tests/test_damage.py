@@ -157,7 +157,8 @@ def test_a_checkpoint_is_found_by_its_workdir_and_by_the_folder_that_a_run_print
 
 def test_a_finished_run_leaves_no_lock_behind(whole):
     assert {path.name for path in whole.iterdir()} == {
-        "checkpoints", "metrics.jsonl", "result.json", "report.md", "curve.png"
+        "answers.npz", "checkpoints", "metrics.jsonl", "predictions.csv", "result.json", "report.html", "report.md",
+        "curve.png",
     }  # fmt: skip
 
 

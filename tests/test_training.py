@@ -248,7 +248,7 @@ def test_without_matplotlib_a_run_is_whole_but_for_its_picture(
     finished, tmp_path, small_black_box, small_set, small_config, monkeypatch, capsys
 ):
     workdir = shutil.copytree(finished, tmp_path / "x")
-    for file in ("result.json", "report.md", "curve.png"):
+    for file in ("result.json", "report.md", "report.html", "curve.png"):
         (workdir / file).unlink()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     _train(small_black_box, small_set, small_config, workdir)

@@ -80,7 +80,7 @@ def test_the_command_tunes_and_predicts_away_from_the_repository(wheel, installe
         "--config.data.shots=1", "--config.data.views=1", "--config.prompt.std=0.01", "--config.refinement.hidden=8",
     )  # fmt: skip
     assert tuned.returncode == 0, tuned.stderr
-    assert "report: runs/demo/report.md" in tuned.stdout
+    assert "report: runs/demo/report.html" in tuned.stdout
     assert json.loads((installed.folder / "runs" / "demo" / "result.json").read_text())["test_images"] == 638
 
     image = ROOT / "docs" / "photographs" / "pizza.jpg"

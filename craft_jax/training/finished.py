@@ -10,6 +10,7 @@ from craft_jax.training.metrics_log import Row
 from craft_jax.tuned_model import TunedModel
 
 RESULT, REPORT, CURVE, METRICS = "result.json", "report.md", "curve.png", "metrics.jsonl"
+PAGE = "report.html"
 
 
 class Outcome(NamedTuple):

@@ -1,6 +1,7 @@
 """The loop: encode once, then collaborative steps until the query budget is spent, with resume, log and report.
 
-All side effects of a run live here: its workdir holds checkpoints, metrics.jsonl, result.json, report.md and curve.png.
+All side effects of a run live here: its workdir holds checkpoints, metrics.jsonl, result.json, predictions.csv,
+report.html, report.md and curve.png.
 """
 
 import contextlib
@@ -21,10 +22,11 @@ from craft_jax.errors import Interrupted
 from craft_jax.files import json_text, sole_writer, write_atomically
 from craft_jax.method import TuningState, collaborative
 from craft_jax.precision import in_32_bits
+from craft_jax.reporting import PREDICTIONS, write_predictions
 from craft_jax.training import assembly, report, resume
 from craft_jax.training.assembly import Run
 from craft_jax.training.checkpoints import Checkpoints, checksum
-from craft_jax.training.finished import CURVE, METRICS, REPORT, RESULT, Outcome
+from craft_jax.training.finished import CURVE, METRICS, PAGE, REPORT, RESULT, Outcome
 from craft_jax.training.metrics_log import Row
 from craft_jax.training.recorder import Recorder, candidate_models, rows_of
 from craft_jax.training.resume import Start
@@ -93,7 +95,9 @@ def train_alone(
         recorder = None if checkpoints is None else _recorder(run, start, dataset, workdir, checkpoints, began, stream)
         with recorder or contextlib.nullcontext(), owners_errors(black_box):
             reached = _loop(run, start, recorder, stop)
-    result = hosts.first_alone(lambda: _leave(run, dataset, start, recorder, workdir, time.monotonic() - began))
+    result = hosts.first_alone(
+        lambda: _leave(run, dataset, start, recorder, reached, workdir, time.monotonic() - began)
+    )
     return Outcome(candidate_models(run, reached)[result["chosen"]], result)
 
 
@@ -205,13 +209,22 @@ def _result(run: Run, dataset: FewShotSet, rows: list[Row], start: Start, second
 
 
 def _leave(
-    run: Run, dataset: FewShotSet, start: Start, recorder: Recorder | None, workdir: Path, seconds: float
+    run: Run,
+    dataset: FewShotSet,
+    start: Start,
+    recorder: Recorder | None,
+    reached: TuningState,
+    workdir: Path,
+    seconds: float,
 ) -> Row:
-    """Writes report, curve and result; the result last, for it says that the run is finished."""
+    """Writes predictions, reports, curve and result; the result last, for it says that the run is finished."""
     assert recorder is not None
+    judged = recorder.judged(reached)
     result = _result(run, dataset, recorder.rows, start, seconds)
+    settings = report.settings_used(run.config, dataset, run.problem.black_box)
+    write_predictions(workdir / PREDICTIONS, dataset.test, dataset.class_names, judged.test)
     curve = report.curve(workdir / CURVE, recorder.rows, start.zero_shot)
-    page = report.markdown(result, report.settings_used(run.config, dataset, run.problem.black_box), curve)
-    write_atomically(workdir / REPORT, page)
+    write_atomically(workdir / REPORT, report.markdown(result, settings, curve))
+    write_atomically(workdir / PAGE, report.page(result, settings, recorder.rows, judged, dataset, workdir))
     write_atomically(workdir / RESULT, json_text(result, indent=2) + "\n")
     return result

@@ -9,6 +9,8 @@ from typing import TextIO
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from craft_jax import evaluation, language
 from craft_jax.blackbox import Ledger
@@ -16,6 +18,7 @@ from craft_jax.config import TEXTS_ALONE
 from craft_jax.errors import UserError
 from craft_jax.method import Metrics, Problem, TuningState, objectives
 from craft_jax.progress import Progress
+from craft_jax.reporting import answers
 from craft_jax.training import selection
 from craft_jax.training.assembly import Run
 from craft_jax.training.checkpoints import Checkpoints
@@ -119,13 +122,22 @@ class Recorder:
 
     def _choose(self, reached: TuningState) -> Row:
         """Which candidate model the run ends with, what held-out photographs said of each, and what it reaches."""
-        run, losses = self._run, {}
+        run, said = self._run, {}
         models = candidate_models(run, reached)
         if run.held_out is not None:
-            losses = selection.losses(run.problem.black_box, models, run.held_out, run.held_out_labels, run.meter)
+            held_out = run.held_out, int(run.held_out_labels.size)
+            said = selection.answers(run.problem.black_box, models, *held_out, run.meter)
+        losses = selection.losses(said, run.held_out_labels)
         name = selection.choose(models, losses, int(run.held_out_labels.size), run.config.deploy.prompts_per_image)
-        accuracy = evaluation.measure(run.problem.black_box, models[name], run.test, run.test_labels, run.meter)
-        return {"chosen": name, "test_chosen": accuracy.deployed, "held_out_loss": losses}
+        judged, accuracy = _judge(run, name, models[name], said.get(name))
+        judged.save(self._log.path.parent)
+        return {"chosen": name, "test_chosen": accuracy, "held_out_loss": losses}
+
+    def judged(self, reached: TuningState) -> answers.Judged:
+        """What the chosen model says of the test's photographs, asked anew only where its file is not whole."""
+        run, name = self._run, self.rows[-1]["chosen"]
+        kept = answers.read(self._log.path.parent, name, run.test_labels.size, run.held_out_labels.size)
+        return kept or _judge(run, name, candidate_models(run, reached)[name], None)[0]
 
     def save(self, reached: TuningState) -> None:
         """Starts saving a checkpoint, where this step has none yet."""
@@ -147,6 +159,20 @@ class Recorder:
         chosen = self.rows[-1].get("chosen") if self.rows else None
         tuned = models[chosen or selection.choose(models, {}, 0, limit)]
         self._checkpoints.save(step, reached, tuned, about, self.rows[-1]["refined_loss"] if self.rows else math.inf)
+
+
+def _judge(
+    run: Run, name: str, model: TunedModel, held_out: Float[Array, "H C"] | None
+) -> tuple[answers.Judged, float]:
+    """What a model says of test and held-out photographs, the latter's logits as given or asked; its test accuracy."""
+    black_box, meter = run.problem.black_box, run.meter
+    if held_out is None and run.held_out is not None:
+        _, held_out = evaluation.logits(black_box, model, run.held_out, int(run.held_out_labels.size), meter)
+    _, test = evaluation.logits(black_box, model, run.test, int(run.test_labels.size), meter)
+    logits = [test, test[:0] if held_out is None else held_out]
+    labels = [run.test_labels, run.held_out_labels]
+    judged = answers.judge(name, *(np.asarray(part) for pair in zip(logits, labels, strict=True) for part in pair))
+    return judged, 100 * float(objectives.accuracy(test, run.test_labels))
 
 
 def candidate_models(run: Run, state: TuningState) -> selection.Models:

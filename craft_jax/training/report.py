@@ -1,7 +1,8 @@
-"""What a run leaves for people: the table on the screen, the curve as PNG, and a short report in Markdown."""
+"""What a run leaves for people: the table on the screen, the curve as PNG, the report in HTML and in Markdown."""
 
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any, TextIO
 from craft_jax import language
 from craft_jax.blackbox import BlackBox, is_remote
 from craft_jax.config import TEXTS_ALONE, Config, flat_settings, identity
-from craft_jax.data import FewShotSet
+from craft_jax.data import FewShotSet, ImageFile
 from craft_jax.errors import NotInstalled, needed
 from craft_jax.files import replacing
+from craft_jax.reporting import Facts, Judged, Model, code_in_markdown, in_markdown, render, words
+from craft_jax.training import selection
 
 Row = dict[str, Any]
 AS_GIVEN = " as it was given from Python"
@@ -31,17 +34,24 @@ def is_whole(result: Path, stream: TextIO) -> bool:
     return whole
 
 
+def models(result: Row) -> list[Model]:
+    """What a run could deploy, with its accuracies."""
+    costs, losses = result.get("prompts_per_image", {}), result["held_out"]["loss"]
+    found = [(selection.ZERO_SHOT, "zero-shot", result["zero_shot"])]
+    if result.get("probes") is not None:
+        found.append((selection.PROBES, "probes + head in closed form", result["probes"]))
+    for name, accuracy in (result.get("wordings") or {}).get("accuracy", {}).items():
+        found.append((name, name, accuracy))
+    if result["learn"] not in TEXTS_ALONE:
+        found.append((selection.PROMPT, "tuned prompt alone", result["prompt_only"]))
+        found.append((selection.REFINED, "tuned prompt + refinement", result["refined"]))
+    return [Model(name, title, costs.get(name, 1), right, losses.get(name)) for name, title, right in found]
+
+
 def table(result: Row) -> str:
     """The accuracies of a run as a Markdown table, the deployed model's last."""
     costs = result.get("prompts_per_image", {})
-    rows = [("zero-shot", 1, result["zero_shot"])]
-    if result.get("probes") is not None:
-        rows.append(("probes + head in closed form", costs["probes + head"], result["probes"]))
-    for name, accuracy in (result.get("wordings") or {}).get("accuracy", {}).items():
-        rows.append((name, costs[name], accuracy))
-    if result["learn"] not in TEXTS_ALONE:
-        rows.append(("tuned prompt alone", 1, result["prompt_only"]))
-        rows.append(("tuned prompt + refinement", 1, result["refined"]))
+    rows = [(model.title, model.prompts_per_image, model.accuracy) for model in models(result)]
     rows.append((f"deployed: {result['chosen']}", costs.get(result["chosen"], 1), result["accuracy"]))
     width = max(len(name) for name, _, _ in rows)
     lines = [
@@ -50,6 +60,46 @@ def table(result: Row) -> str:
     ]
     lines += [f"| {name:{width}} | {cost:>16} | {accuracy:>11.1f} % |" for name, cost, accuracy in rows]
     return "\n".join(lines)
+
+
+def page(result: Row, settings: Row, rows: Sequence[Row], judged: Judged, dataset: FewShotSet, workdir: Path) -> str:
+    """The run as one HTML file, with photographs; `rows` are of the log, `settings` by full name."""
+    return render(
+        Facts(
+            title=_title(result),
+            result=result,
+            models=models(result),
+            choice=_choice(result, settings),
+            rows=rows,
+            costs=words.costs(result["ledger"], result["classes"]),
+            changed=words.changed(settings),
+            settings=[(name, str(value)) for name, value in settings.items()],
+            command=words.command(settings, str(workdir)),
+            judged=judged,
+            class_names=dataset.class_names,
+            test=dataset.test,
+        )
+    )
+
+
+def next_commands(dataset: FewShotSet, workdir: Path) -> list[str]:
+    """What to do with a finished run, as lines to paste."""
+    images = dataset.test[0].image
+    photographs = str(images.path.parent) if isinstance(images, ImageFile) else "PHOTOS"
+    opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+    return [
+        shlex.join([opener, str(workdir / "report.html")]),
+        shlex.join(["craft-jax", "predict", f"--checkpoint={workdir}", photographs]),
+    ]
+
+
+def _title(result: Row) -> str:
+    return f"{result['shots']} shots of {result['classes']} classes, seed {result['seed']}"
+
+
+def _choice(result: Row, settings: Row) -> str:
+    limit = settings["deploy.prompts_per_image"]
+    return words.choice(models(result), result["chosen"], result["held_out"]["images"], limit)
 
 
 def ledger_lines(ledger: dict[str, int]) -> list[str]:
@@ -106,16 +156,18 @@ def settings_used(config: Config, dataset: FewShotSet, black_box: BlackBox) -> R
 def markdown(result: Row, settings: Row, curve: str) -> str:
     """The run on one page, with the picture `curve` in it where there is one; settings by full name."""
     lines = [
-        f"# {result['shots']} shots of {result['classes']} classes, seed {result['seed']}",
+        f"# {_title(result)}",
         "",
         table(result),
         "",
-        f"Split: {result['split']}, {result['test_images']} test images. Black box: {result['black_box']}. "
+        f"Split: {in_markdown(result['split'])}, {result['test_images']} test images. "
+        f"Black box: {in_markdown(result['black_box'])}. "
         f"Learnt: {result['learn']}. {result['seconds']:.0f} seconds.",
-        *_how_it_was_chosen(result),
+        "",
+        _choice(result, settings),
         *_white_box_warning(result),
         *language.report_lines(result.get("wordings")),
-        *(f"\n{note}." for note in result["notes"]),
+        *(f"\n{in_markdown(note)}." for note in result["notes"]),
         *(["", f"![test accuracy over queries]({curve})"] if curve else []),
         "",
         "## What it asked of the black box",
@@ -135,15 +187,10 @@ def markdown(result: Row, settings: Row, curve: str) -> str:
 
 
 def _listed(settings: Row) -> list[str]:
-    return [f"- `{name}`{value if value == AS_GIVEN else f' = `{value!r}`'}" for name, value in settings.items()]
-
-
-def _how_it_was_chosen(result: Row) -> list[str]:
-    held_out = result["held_out"]
-    if not held_out["images"]:
-        return []
-    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in held_out["loss"].items())
-    return ["", f"Deployed is what {held_out['images']} held-out photographs favour, by cross-entropy: {losses}."]
+    return [
+        f"- `{name}`{value if value == AS_GIVEN else f' = {code_in_markdown(repr(value))}'}"
+        for name, value in settings.items()
+    ]
 
 
 def _white_box_warning(result: Row) -> list[str]:

@@ -24,28 +24,20 @@ Models = dict[str, TunedModel]
 """What a run may deploy, by name."""
 
 
-def losses(
-    black_box: BlackBox, models: Models, handle: Handle, labels: Int[Array, " N"], meter: Meter
-) -> dict[str, float]:
+def losses(answers: Mapping[str, Float[Array, "N C"]], labels: Int[Array, " N"]) -> dict[str, float]:
     """Each candidate model's cross-entropy on held-out photographs, at its own best temperature.
 
     Args:
-      black_box: that they were tuned for.
-      models: to choose from.
-      handle: of the held-out photographs.
-      labels: theirs.
-      meter: stands before every query; what two models ask alike is asked once.
+      answers: their logits, by name.
+      labels: of the photographs.
     """
-    return {
-        name: float(_best_cross_entropy(logits, labels))
-        for name, logits in answers(black_box, models, handle, labels.size, meter).items()
-    }
+    return {name: float(_best_cross_entropy(logits, labels)) for name, logits in answers.items()}
 
 
 def answers(
     black_box: BlackBox, models: Models, handle: Handle, images: int, meter: Meter
 ) -> dict[str, Float[Array, "N C"]]:
-    """Each model's refined logits of N images."""
+    """Each model's refined logits of N images; what two models ask alike is asked once."""
     found: dict[str, Float[Array, "N C"]] = {}
     for name, model in models.items():
         if name == PROMPT and REFINED in models:

@@ -1,0 +1,26 @@
+"""What people look at: the report as one HTML file, predictions as CSV, and the statistics that these show.
+
+Everything that is shown may be hostile: names of files and classes, and sentences that a model wrote (`text`).
+"""
+
+from craft_jax.reporting import answers, words
+from craft_jax.reporting.answers import Judged
+from craft_jax.reporting.page import Facts, Model, render
+from craft_jax.reporting.predictions import PREDICTIONS, write_predictions
+from craft_jax.reporting.text import cell, code_in_markdown, in_markdown, one_line, path_cell
+
+__all__ = [
+    "Facts",
+    "Judged",
+    "Model",
+    "PREDICTIONS",
+    "answers",
+    "cell",
+    "code_in_markdown",
+    "in_markdown",
+    "one_line",
+    "path_cell",
+    "render",
+    "words",
+    "write_predictions",
+]

@@ -4,8 +4,10 @@ Needs nothing but the checkpoint and the black box that it names. The command pr
 labelled, and passes over those that cannot be read.
 """
 
+import contextlib
 import functools
 import io
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,12 +25,15 @@ from craft_jax.data import ImageFile, LazyImage, as_images, folder
 from craft_jax.errors import UserError, on_command_line
 from craft_jax.files import json_text, shown
 from craft_jax.precision import in_32_bits
+from craft_jax.progress import EncodingProgress
+from craft_jax.reporting import csv_of_labels, one_line, sort_into
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
     from craft_jax.tuned_model import TunedModel
 
 _USAGE = "usage: {} --checkpoint=WORKDIR IMAGE|FOLDER|- ..."
+_UNSURE = "unsure"
 _CHUNK = 256  # images labelled between two prints; each chunk asks for every class's text once
 
 
@@ -110,6 +115,12 @@ def _flags() -> flags.FlagValues:
         "model", None, "Where the black box is now, if not where the checkpoint says.", flag_values=values
     )
     flags.DEFINE_integer("top", 1, "How many classes to print for each image.", flag_values=values)
+    flags.DEFINE_string("csv", None, "Writes this file instead of printing a table.", flag_values=values)
+    flags.DEFINE_string("sort", None, "Copies the images into sub-folders of this one by label.", flag_values=values)
+    flags.DEFINE_bool("link", False, "With --sort, links to the images instead of copying.", flag_values=values)
+    flags.DEFINE_float(
+        "threshold", 0.0, "Probability, 0 to 1, below which an image is called unsure.", flag_values=values
+    )
     flags.DEFINE_bool("json", False, "Prints JSON lines instead of a table.", flag_values=values)
     return values
 
@@ -128,6 +139,10 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     checkpoint = folders.named(given.checkpoint, "--checkpoint")
     if given.top < 1:
         raise UserError(f"--top={given.top} must be at least 1")
+    if not 0 <= given.threshold <= 1:
+        raise UserError(f"--threshold={given.threshold} must be a probability from 0 to 1")
+    if given.link and not given.sort:
+        raise UserError("--link says how --sort puts images into folders; give --sort=FOLDER with it")
     paths = list(_expand(images, stdin))
     if not paths:
         raise UserError("the list on standard input is empty; give one image a line")
@@ -141,17 +156,58 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     tuned, asking = restored.tuned, ApiConfig(**restored.about.get("settings", {}).get("api", {}))
     with elsewhere(given.model):
         black_box = blackbox.from_identity(tuned.black_box, tuned.class_names, given.model or "", asking)
-    show = _show_json if given.json else functools.partial(_show_row, *_widths(paths, tuned.class_names))
-    _show_all(_answers(tuned, black_box, paths, given.top), show)
+    with contextlib.ExitStack() as files:
+        show: Callable[[_Answer], None]
+        show = _show_json if given.json else functools.partial(_show_row, *_widths(paths, tuned.class_names))
+        if given.csv:
+            show = _to_csv(files.enter_context(csv_of_labels(Path(given.csv).expanduser())), len(paths), files)
+        answers = _answers(tuned, black_box, paths, given.top)
+        if given.threshold:
+            answers = (_or_unsure(answer, given.threshold) for answer in answers)
+        if given.sort:
+            answers = _sorted(answers, Path(given.sort).expanduser(), given.link)
+        unread, total = _show_all(answers, show)
+    if unread:
+        raise UserError(f"{unread} of {total} images could not be read")
 
 
-def _show_all(answers: Iterator[_Answer], show: Callable[[_Answer], None]) -> None:
+def _or_unsure(answer: _Answer, threshold: float) -> _Answer:
+    """The answer with `unsure` in the place of a label whose probability is below the threshold."""
+    if answer.error or answer.best[0][1] >= threshold:
+        return answer
+    return answer._replace(best=[(_UNSURE, answer.best[0][1]), *answer.best[1:]])
+
+
+def _sorted(answers: Iterator[_Answer], folder: Path, link: bool) -> Iterator[_Answer]:
+    """The answers, each after its image was put into the folder of its label."""
+    for answer in answers:
+        if not answer.error:
+            sort_into(folder, answer.path, answer.best[0][0], link=link)
+        yield answer
+
+
+def _to_csv(
+    write: Callable[[Path, str, float, str], None], images: int, files: contextlib.ExitStack
+) -> Callable[[_Answer], None]:
+    """What writes an answer as a line, and shows on standard error how many there are."""
+    progress = files.enter_context(EncodingProgress(images, sys.stderr, verb="label"))
+    done = itertools.count(1)
+
+    def show(answer: _Answer) -> None:
+        label, probability = ("", 0.0) if answer.error else answer.best[0]
+        write(answer.path, label, probability, answer.error)
+        progress.show(next(done))
+
+    return show
+
+
+def _show_all(answers: Iterator[_Answer], show: Callable[[_Answer], None]) -> tuple[int, int]:
+    """Returns how many images could not be read, and how many there are."""
     unread = total = 0
     for answer in answers:
         show(answer)
         unread, total = unread + bool(answer.error), total + 1
-    if unread:
-        raise UserError(f"{unread} of {total} images could not be read")
+    return unread, total
 
 
 def _expand(images: list[str], stdin: TextIO) -> Iterator[Path]:
@@ -197,5 +253,5 @@ def _show_row(width: int, label_width: int, answer: _Answer) -> None:
     if answer.error:
         print(answer.error, file=sys.stderr, flush=True)
         return
-    cells = (f"{label:{label_width}} {100 * p:5.1f} %" for label, p in answer.best)
-    print(f"{shown(answer.path):{width}}  " + "   ".join(cells), flush=True)
+    cells = (f"{one_line(label):{label_width}} {100 * p:5.1f} %" for label, p in answer.best)
+    print(f"{one_line(shown(answer.path)):{width}}  " + "   ".join(cells), flush=True)

@@ -5,6 +5,7 @@ Everything that is shown may be hostile: names of files and classes, and sentenc
 
 from craft_jax.reporting import answers, words
 from craft_jax.reporting.answers import Judged
+from craft_jax.reporting.labelled import csv_of_labels, sort_into
 from craft_jax.reporting.page import Facts, Model, render
 from craft_jax.reporting.predictions import PREDICTIONS, write_predictions
 from craft_jax.reporting.text import cell, code_in_markdown, in_markdown, one_line, path_cell
@@ -17,10 +18,12 @@ __all__ = [
     "answers",
     "cell",
     "code_in_markdown",
+    "csv_of_labels",
     "in_markdown",
     "one_line",
     "path_cell",
     "render",
+    "sort_into",
     "words",
     "write_predictions",
 ]

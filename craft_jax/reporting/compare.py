@@ -81,7 +81,7 @@ def _truths_differ(first: Run, second: Run, path: str) -> bool:
 
 def table(first: Run, second: Run) -> str:
     """Both runs' figures, a line each."""
-    rows = [("", "a", "b")]
+    rows: list[tuple[str, ...]] = [("", "a", "b")]
     for title, name, style in (
         ("zero-shot %", "zero_shot", ".1f"), ("accuracy %", "accuracy", ".1f"), ("deployed", "chosen", ""),
         ("shots", "shots", ""), ("classes", "classes", ""), ("seed", "seed", ""), ("queries", "queries", ","),

@@ -1,0 +1,84 @@
+"""Labels of many images: as CSV, sorted into folders, and unsure below a threshold."""
+
+import csv
+
+import pytest
+from PIL import Image
+
+from craft_jax import prediction
+from craft_jax.errors import UserError
+from craft_jax.reporting import sort_into
+from craft_jax.reporting.labelled import folder_name
+from craft_jax.training import checkpoints
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tuned, tmp_path_factory):
+    with checkpoints.Checkpoints(tmp_path_factory.mktemp("run")) as run:
+        run.save(0, {"nothing": prediction.np.zeros(1)}, tuned, {}, refined_loss=0.0)
+    return run.folder
+
+
+def photographs(folder, *names):
+    folder.mkdir()
+    for i, name in enumerate(names):
+        Image.new("RGB", (40, 40), (90 * i, 30, 200 - 60 * i)).save(folder / name)
+    return folder
+
+
+def test_labels_go_to_a_csv_and_copies_to_folders_and_nothing_is_moved(checkpoint, tmp_path, capsys):
+    images = photographs(tmp_path / "images", "=a.png", "b.png")
+    (images / "c.png").write_bytes(b"")
+    command = ["predict", f"--checkpoint={checkpoint}", f"--csv={tmp_path / 'out.csv'}", f"--sort={tmp_path / 'by'}"]
+    with pytest.raises(UserError, match="1 of 3 images could not be read"):
+        prediction.main([*command, str(images)])
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    copies = {path.relative_to(tmp_path / "by").as_posix() for path in (tmp_path / "by").rglob("*.png")}
+
+    assert capsys.readouterr().out == ""
+    assert [row["error"] != "" for row in rows] == [False, False, True]
+    assert copies == {f"{row['label']}/{name}" for row, name in zip(rows, ["=a.png", "b.png"], strict=False)}
+    assert {path.name for path in images.iterdir()} == {"=a.png", "b.png", "c.png"}
+
+
+def test_what_is_less_likely_than_the_threshold_is_unsure(checkpoint, tmp_path, capsys):
+    images = photographs(tmp_path / "images", "a.png")
+    prediction.main(
+        ["predict", f"--checkpoint={checkpoint}", "--threshold=1", f"--sort={tmp_path / 'by'}", "--link", str(images)]
+    )
+
+    assert " unsure " in capsys.readouterr().out
+    assert (tmp_path / "by" / "unsure" / "a.png").readlink() == images / "a.png"
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"), [("--threshold=2", "must be a probability"), ("--link", "give --sort=FOLDER with it")]
+)
+def test_flags_that_make_no_sense_are_refused(flag, message, checkpoint):
+    with pytest.raises(UserError, match=message):
+        prediction.main(["predict", f"--checkpoint={checkpoint}", flag, "a.png"])
+
+
+def test_another_image_of_the_same_name_is_kept_beside_and_the_same_is_put_once(tmp_path):
+    one, other = (photographs(tmp_path / name, "x.png", "y.png") for name in ("one", "other"))
+    (other / "y.png").replace(other / "x.png")
+    places = [
+        sort_into(tmp_path / "by", folder / "x.png", "cat", link=False).name for folder in (one, other, one, other)
+    ]
+
+    assert places == ["x.png", "x-2.png", "x.png", "x-2.png"]
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("../etc", "__etc"), ("a/b", "a_b"), (".hidden", "_hidden"), ("two\nlines", "two_nlines"), ("", "_")],
+)
+def test_a_label_makes_one_folder_wherever_it_points(label, name):
+    assert folder_name(label) == name
+
+
+def test_long_labels_make_folders_apart():
+    names = {folder_name("ش" * 300 + end) for end in "ab"}
+
+    assert len(names) == 2
+    assert all(len(name.encode()) < 255 for name in names)

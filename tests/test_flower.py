@@ -65,15 +65,14 @@ def _config():
 
 
 @WITH_FLOWER
-@pytest.mark.parametrize("more", [(), ("--masks",)])
-def test_three_processes_end_with_what_the_simulation_has(more, root, tmp_path):
+def test_three_processes_end_with_what_the_simulation_has(root, tmp_path):
     address = f"127.0.0.1:{_free_port()}"
-    server = _start(f"--serve={address}", "--clients=3", f"--workdir={tmp_path / 'server'}", "--wait=200", *more)
-    joined = {name: _client(root, tmp_path, address, name, *more) for name in HELD}
+    server = _start(f"--serve={address}", "--clients=3", f"--workdir={tmp_path / 'server'}", "--wait=200", "--masks")
+    joined = {name: _client(root, tmp_path, address, name, "--masks") for name in HELD}
     ended = {name: process.communicate(timeout=280) for name, process in {**joined, "server": server}.items()}
     assert [process.returncode for process in (*joined.values(), server)] == [0] * 4, ended
 
-    how = ClientsConfig(clients=3, split=Split("folders", 0), masks=bool(more))
+    how = ClientsConfig(clients=3, split=Split("folders", 0), masks=True)
     public = [ImageFile(path) for path in sorted((root / "public").iterdir())]
     federation = splits.read_folders(root / "own", 3, 0, public)
     black_box = blackbox.from_settings(_config().black_box, federation.class_names)

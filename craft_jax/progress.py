@@ -58,7 +58,7 @@ class Progress:
         """Shows a logged step, and what was asked of the black box up to it."""
         left = self._left(row["step"])
         if not self._bar.disable:
-            tested = f", test {row['test_refined']:.1f} %" if "test_refined" in row else ""
+            tested = _tested(row)
             self._bar.set_description_str(
                 f"{left} left, train {row['train_refined']:.1f} %{tested}, loss {row['loss']:.3f}, "
                 f"{ledger.prompts:,} queries ",
@@ -72,8 +72,7 @@ class Progress:
             f"(+ {ledger.centre_predictions:,} head, {ledger.evaluation_predictions:,} test), "
             f"images {ledger.images_encoded:,}, loss {row['loss']:.4f}, train accuracy {row['train_refined']:.1f} %"
         )
-        if "test_refined" in row:
-            text += f", test {row['test_refined']:.1f} %"
+        text += _tested(row)
         print(f"step {row['step']}/{self._steps}, {text}, {left} left", file=self._stream, flush=True)
 
     def _left(self, step: int) -> str:
@@ -133,6 +132,12 @@ class EncodingProgress:
         left = (now - self._began) / done * (self._images - done)
         line = f"{self._verb}ed {done:,} of {self._images:,} images, {_clock_text(left)} left"
         print(line, file=self._stream, flush=True)
+
+
+def _tested(row: dict[str, Any]) -> str:
+    """The test accuracy of what was learnt so far: before the first step, of the probes' head."""
+    accuracy = row.get("test_probes", row.get("test_refined"))
+    return "" if accuracy is None else f", test {accuracy:.1f} %"
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -61,3 +61,11 @@ def test_an_output_that_can_only_write_gets_plain_lines():
         progress.show(row(5), Ledger(prompts=50))
 
     assert "step 5/10, queries 50 of 8,000" in stream.text
+
+
+def test_before_the_first_step_the_accuracy_is_that_of_the_probes():
+    stream = io.StringIO()
+    with Progress(10, 0, 8000, stream) as progress:
+        progress.show(row(0, test_refined=25.5, test_probes=58.5), Ledger(prompts=22))
+
+    assert "test 58.5 %" in stream.getvalue()

@@ -33,7 +33,7 @@ def _grid(first: str, ones: tuple, second: str, others: tuple) -> list[dict[str,
 
 # First the published values and one step from them, then a step further where the best lay at an edge.
 GRIDS: dict[str, list[dict[str, Any]]] = {
-    "craft": _grid("search.population_size", (10, 20), _RATE, (0.3, 1.0, 3.0)),
+    "by-class": _grid("search.population_size", (10, 20), _RATE, (0.3, 1.0, 3.0)),
     "paper": _grid("search.sigma", (0.1, 1.0), _HEAD, (1e-3, 3e-3, 1e-2)),
     "bbt": _grid("prompt.std", (0.02, 0.2, 1.0), "search.sigma", (0.1, 1.0)),
     "zip": _grid("prompt.std", (0.02, 0.1), _RATE, (0.01, 0.1, 1.0)),

@@ -56,9 +56,10 @@ def write(done: Done) -> None:
         recipe: {budget: point for budget in BUDGETS if (point := summary(accuracies(done, recipe, budget)))}
         for recipe in TUNED
     }
-    kept = [{**cell._asdict(), **{k: result[k] for k in _KEPT}} for cell, result in done.items()]
+    kept = [{**cell._asdict(), **{k: result[k] for k in _KEPT if k in result}} for cell, result in done.items()]
     (RESULTS / "search.json").write_text("[\n" + ",\n".join(map(json.dumps, kept)) + "\n]\n", encoding="utf-8")
     _draw(points, done)
+    _draw_costs(done)
     tables = (_means(points, done), _by_shots(done), _wins(done), _at_equal_predictions(done))
     page = "\n".join([*(line for table in tables for line in [*table, ""]), _PICTURE, ""])
     (RESULTS / "search.md").write_text(page, encoding="utf-8")
@@ -70,6 +71,8 @@ _KEPT = (
     "zero_shot",
     "prompt_only",
     "refined",
+    "probes",
+    "prompts_per_image",
     "accuracy",
     "chosen",
     "predictions",
@@ -78,25 +81,26 @@ _KEPT = (
     "seconds",
     "curve",
 )
-_PICTURE = "![test accuracy over queries](search.png)"
+_PICTURE = "![test accuracy over queries](search.png)\n\n![test accuracy over the cost of an image](search_cost.png)"
 
 
 def _means(points: dict[str, dict[int, Point]], done: Done) -> list[str]:
     header = ["recipe", *(f"{budget:,} queries" for budget in BUDGETS)]
     rows = [[recipe, *(_cell(points[recipe].get(budget)) for budget in BUDGETS)] for recipe in TUNED]
-    rows.insert(1, ["craft, always with its head", *(_cell(_always_refined(done, budget)) for budget in BUDGETS)])
+    rows.insert(1, ["craft, one prompt an image", *(_cell(summary(one_prompt(done, b))) for b in BUDGETS)])
     intro = (
         f"Test accuracy in percent, mean over {len(tasks.TASKS)} tasks, shots {SHOTS} and seeds {SEEDS}, ± the "
         "standard error of that mean over the seeds. `white-box` sees gradients: it is a bound, no rival. An empty "
         "cell was not run. `paper`, `bbt`, `zip` and `cbbt` deploy what they end with; the others what validation "
-        "photographs choose among zero-shot, prompt, and prompt with head."
+        "photographs choose among zero-shot, prompt, prompt with head, and the probes' head. `craft` and `probe` may "
+        "ask as many prompts for an image as they like; at one prompt an image `craft` deploys its prompt with its head."
     )
     return [intro, "", *_table(header, rows)]
 
 
-def _always_refined(done: Done, budget: int) -> Point | None:
-    """What `craft` would reach if it deployed the refined prediction, whatever validation photographs say."""
-    return summary({c[1:4]: run["refined"] for c, run in done.items() if (c.recipe, c.queries) == ("craft", budget)})
+def one_prompt(done: Done, budget: int) -> dict[tuple[str, int, int], float]:
+    """What `craft` reaches on every draw with its prompt and its head, which ask one prompt an image."""
+    return {c[1:4]: run["refined"] for c, run in done.items() if (c.recipe, c.queries) == ("craft", budget)}
 
 
 def _by_shots(done: Done, budget: int = 2000) -> list[str]:
@@ -163,7 +167,7 @@ def _at_equal_predictions(done: Done) -> list[str]:
 def _asked(result: dict[str, Any]) -> int:
     """Predictions that a run asked for, those that train the head and centre the search too, without tests."""
     ledger = result["ledger"]
-    total: int = ledger["search_predictions"] + ledger["centre_predictions"]
+    total: int = ledger["search_predictions"] + ledger["centre_predictions"] + ledger.get("probe_predictions", 0)
     return total
 
 
@@ -194,6 +198,34 @@ def _draw(points: dict[str, dict[int, Point]], done: Done) -> None:
     by_queries.set_ylabel("test accuracy in %, mean of all draws")
     figure.legend(*by_queries.get_legend_handles_labels(), loc="outside right center", fontsize="small")
     figure.savefig(RESULTS / "search.png", dpi=120)
+
+
+def _draw_costs(done: Done) -> None:
+    """Accuracy over what a labelled image costs: zero-shot and one prompt, and the probes' head at each budget."""
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for recipe in ("by-class", "craft", "probe"):
+        for budget in BUDGETS:
+            at = [run for cell, run in done.items() if (cell.recipe, cell.queries) == (recipe, budget)]
+            point = summary(accuracies(done, recipe, budget))
+            single = summary(one_prompt(done, budget)) if recipe == "craft" else None
+            if point and recipe != "craft":
+                cost = statistics.mean((run.get("prompts_per_image") or {}).get(run["chosen"], 1) for run in at)
+                axes.errorbar(cost, point[0], point[1], fmt="os"[recipe == "probe"], color=_COLOURS[recipe], ms=4)
+                axes.annotate(f"{budget:,}", (cost, point[0]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+            if single:
+                axes.errorbar(1, single[0], single[1], fmt="o", color=_COLOURS[recipe], ms=4)
+                axes.annotate(f"{budget:,}", (1, single[0]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    for recipe, colour in _COLOURS.items():
+        axes.plot([], [], "o", color=colour, label=f"{recipe}, by queries spent")
+    axes.axhline(statistics.mean(_zero_shot(done, task) for task in tasks.TASKS), color="0.4", ls="--")
+    axes.set(xscale="log", xlabel="prompts asked for each labelled image", ylabel="test accuracy in %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(RESULTS / "search_cost.png", dpi=120)
+
+
+_COLOURS = {"by-class": "tab:grey", "craft": "tab:blue", "probe": "tab:red"}
 
 
 def _predictions(done: Done, recipe: str, budget: int) -> float:

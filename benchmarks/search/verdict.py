@@ -93,7 +93,7 @@ def _means(points: dict[str, dict[int, Point]], done: Done) -> list[str]:
         "standard error of that mean over the seeds. `white-box` sees gradients: it is a bound, no rival. An empty "
         "cell was not run. `paper`, `bbt`, `zip` and `cbbt` deploy what they end with; the others what validation "
         "photographs choose among zero-shot, prompt, prompt with head, and the probes' head. `craft` and `probe` may "
-        "ask as many prompts for an image as they like; at one prompt an image `craft` deploys its prompt with its head."
+        "ask as many prompts for an image as they like; with one prompt an image `craft` has its prompt and head."
     )
     return [intro, "", *_table(header, rows)]
 

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.command import ROOT
-from benchmarks.on_gpu import clock, demo, precision, published, queries
+from benchmarks.on_gpu import clock, demo, images, precision, published, queries
 from benchmarks.on_gpu.record import Record
 
 BY_NEED = ("bfloat16", "3xtf32", "tf32", "float32", "6xbf16", "3xbf16", "float16")
@@ -95,6 +95,7 @@ def main() -> None:
     record.run("Parity and a query", lambda r: ask(r, base, few, BY_NEED))
     record.run("Demo", lambda r: run_demo(r, tiny))
     record.run("A query of many classes", lambda r: ask(r, base, many, HEADLINE))
+    record.run("Images", lambda r: images.rates(r, base, ("bfloat16", "tf32"), scale))
     record.run("The published way", lambda r: published.queries(r, base, (few, many)))
     record.run("A step", lambda r: queries.steps(r, base, few, HEADLINE[:2]))
     record.run("Estimates", lambda r: precision.estimates(r, clock.PRECISIONS))

@@ -29,10 +29,14 @@ def main() -> None:
 
     import jax
 
-    def took(event: str, duration_secs: float, **_: Any) -> None:
+    longest: list[tuple[float, str]] = []
+
+    def took(event: str, duration_secs: float, **about: Any) -> None:
         name = event.rpartition("/")[2]
         seconds[name] += duration_secs
         seconds[f"{name} count"] += 1
+        if name == "backend_compile_duration":
+            longest.append((round(duration_secs, 2), str(about.get("fun_name", ""))))
 
     jax.monitoring.register_event_duration_secs_listener(took)
 
@@ -50,6 +54,7 @@ def main() -> None:
 
     def run(name: str, stop_after: int = 0) -> None:
         seconds.clear()
+        longest.clear()
         at_start, parts, screen = time.perf_counter(), {}, _Timed()
         few = data.load(config.data, config.seed)
         box = blackbox.from_settings(config.black_box, few.class_names)
@@ -65,7 +70,8 @@ def main() -> None:
         compiled = {k: round(v, 2) for k, v in seconds.items() if "compil" in k or "cache" in k or "trace" in k}
         total = time.perf_counter() - at_start
         bits = _digest(outcome.tuned, folder / name)
-        _print(name, total, **parts, **result, bits=bits, spent=compiled, screen=screen.lines)
+        most = sorted(longest, reverse=True)[:12]
+        _print(name, total, **parts, **result, bits=bits, spent=compiled, longest=most, screen=screen.lines)
 
     for i in range(times):
         run(f"run {i}")

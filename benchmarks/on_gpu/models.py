@@ -145,3 +145,12 @@ def useful_flops(size: Size, classes: int) -> float:
     tokens = sizes.N_CTX + suffix
     last = tokens * 2 * d * d + classes * 10 * d * d  # keys and values of all, the rest at EOS alone
     return 2.0 * ((layers - 1) * tokens * 12 * d * d + last + classes * d * size.projection)
+
+
+def image_flops(size: Size) -> float:
+    """Multiplications and additions in the matrices of an image's tower, the last layer's at the class token alone."""
+    d, layers, tokens = size.image.width, size.image.layers, 1 + (size.side // size.patch) ** 2
+    attention = 2 * tokens * tokens * d
+    inner = (layers - 1) * (tokens * 12 * d * d + attention)
+    last = tokens * 2 * d * d + 10 * d * d + 2 * tokens * d
+    return 2.0 * (inner + last + tokens * 3 * size.patch**2 * d + d * size.projection)

@@ -1,10 +1,11 @@
 """What wants a GPU: parity with float64, the demo, what a query and a step cost by precision, PyTorch beside them.
 
-    python -m benchmarks.gpu [--tiny] [--seconds=340] [--into=build/gpu]
+    python -m benchmarks.gpu [--tiny] [--seconds=340] [--into=build/gpu] [--only=PART,PART]
 
 Six minutes at most on one GPU, without a network; what there is no time for is left out with a word. --tiny tries it
 all at small sizes, on a CPU too. Each result is printed and written to gpu.jsonl and gpu.md in the folder --into as
 soon as it is there; a section that fails shows why, and the next goes on. The tests that concern numbers come last.
+--only names parts of sections' titles, in the order in which they are to run.
 """
 
 import functools
@@ -14,6 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.command import ROOT
@@ -91,19 +93,24 @@ def main() -> None:
     base, large, few, many = scale.base, scale.large, scale.few, scale.many
     ask = functools.partial(queries.parity_and_queries, scale=scale)
 
-    record.run("Machine", lambda record: queries.machine(record, scale))
-    record.run("Parity and a query", lambda r: ask(r, base, few, BY_NEED))
-    record.run("Demo", lambda r: run_demo(r, tiny))
-    record.run("A query of many classes", lambda r: ask(r, base, many, HEADLINE))
-    record.run("Images", lambda r: images.rates(r, base, ("bfloat16", "tf32"), scale))
-    record.run("The published way", lambda r: published.queries(r, base, (few, many)))
-    record.run("A step", lambda r: queries.steps(r, base, few, HEADLINE[:2]))
-    record.run("Estimates", lambda r: precision.estimates(r, clock.PRECISIONS))
-    record.run("A query of the large model", lambda r: ask(r, large, few, HEADLINE[:2]))
-    record.run("A prompt a class", lambda r: queries.by_class(r, base, scale))
-    record.run("The head in closed form", lambda r: precision.accuracy(r, ("float32", "tf32", "bfloat16"), 0))
-    record.run("A query of the large model, many classes", lambda r: ask(r, large, many, HEADLINE[:1]))
-    record.run("Tests", run_tests)
+    sections: dict[str, Callable[[Record], None]] = {
+        "Machine": lambda record: queries.machine(record, scale),
+        "Parity and a query": lambda record: ask(record, base, few, BY_NEED),
+        "Demo": lambda record: run_demo(record, tiny),
+        "A query of many classes": lambda record: ask(record, base, many, HEADLINE),
+        "Images": lambda record: images.rates(record, base, ("bfloat16", "tf32"), scale),
+        "The published way": lambda record: published.queries(record, base, (few, many)),
+        "A step": lambda record: queries.steps(record, base, few, HEADLINE[:2]),
+        "Estimates": lambda record: precision.estimates(record, clock.PRECISIONS),
+        "A query of the large model": lambda record: ask(record, large, few, HEADLINE[:2]),
+        "A prompt a class": lambda record: queries.by_class(record, base, scale),
+        "The head in closed form": lambda record: precision.accuracy(record, ("float32", "tf32", "bfloat16"), 0),
+        "A query of the large model, many classes": lambda record: ask(record, large, many, HEADLINE[:1]),
+        "Tests": run_tests,
+    }
+    only = _flag("only", "")
+    for title in [title for part in only.split(",") for title in sections if part.lower() in title.lower()]:
+        record.run(title, sections[title])
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def floor(few: FewShotSet, seed: int) -> float:
 
         return jax.lax.scan(step, (parameters, optimizer.init(parameters)), jnp.arange(STEPS))[0][0]
 
-    found = np.argmax(network.apply(learn(parameters, train, labels), test), axis=1)
+    found = np.argmax(np.asarray(network.apply(learn(parameters, train, labels), test)), axis=1)
     return 100 * float(np.mean(found == truth))
 
 

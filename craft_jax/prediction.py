@@ -25,8 +25,6 @@ from craft_jax.data import ImageFile, LazyImage, as_images, folder
 from craft_jax.errors import UserError, on_command_line
 from craft_jax.files import json_text, shown
 from craft_jax.precision import in_32_bits
-from craft_jax.progress import EncodingProgress
-from craft_jax.reporting import csv_of_labels, one_line, sort_into
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
@@ -149,6 +147,7 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
 
     from craft_jax import blackbox
     from craft_jax.distributed import devices
+    from craft_jax.reporting import csv_of_labels
     from craft_jax.training import checkpoints
 
     devices.check_found()
@@ -180,6 +179,8 @@ def _or_unsure(answer: _Answer, threshold: float) -> _Answer:
 
 def _sorted(answers: Iterator[_Answer], folder: Path, link: bool) -> Iterator[_Answer]:
     """The answers, each after its image was put into the folder of its label."""
+    from craft_jax.reporting import sort_into
+
     for answer in answers:
         if not answer.error:
             sort_into(folder, answer.path, answer.best[0][0], link=link)
@@ -190,6 +191,8 @@ def _to_csv(
     write: Callable[[Path, str, float, str], None], images: int, files: contextlib.ExitStack
 ) -> Callable[[_Answer], None]:
     """What writes an answer as a line, and shows on standard error how many there are."""
+    from craft_jax.progress import EncodingProgress
+
     progress = files.enter_context(EncodingProgress(images, sys.stderr, verb="label"))
     done = itertools.count(1)
 
@@ -250,6 +253,8 @@ def _widths(paths: Sequence[Path], class_names: Sequence[str]) -> tuple[int, int
 
 
 def _show_row(width: int, label_width: int, answer: _Answer) -> None:
+    from craft_jax.reporting import one_line
+
     if answer.error:
         print(answer.error, file=sys.stderr, flush=True)
         return

@@ -28,6 +28,7 @@ SNIPPETS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_readmes_snippet_tunes_evaluates_and_predicts(tmp_path):
     ((snippet, _),) = _CODE.findall(README)
     # In a process of its own, with the one device that a user's machine has.

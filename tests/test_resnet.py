@@ -362,6 +362,7 @@ def test_a_transformers_folder_is_left_to_transformers():
     assert isinstance(blackbox.load("bundled", CLASS_NAMES), clip.ClipBlackBox)
 
 
+@pytest.mark.slow
 def test_the_main_job_tunes_a_resnet_and_its_checkpoint_predicts(tiny_folder, small_config, small_set, tmp_path):
     black_box = blackbox.load(str(tiny_folder), small_set.class_names)
     outcome = training.train(black_box, small_set, small_config, tmp_path / "run", stream=io.StringIO())

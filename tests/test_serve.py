@@ -103,9 +103,9 @@ def test_scores_are_the_local_softmax(client, images, logits):
     expected = np.asarray(jax.nn.softmax(logits))
 
     for path, row in zip(images, expected, strict=True):
-        np.testing.assert_allclose(_scores(_zero_shot(client, path)), row, atol=1e-6)
+        np.testing.assert_allclose(_scores(_zero_shot(client, path)), row, atol=5e-6)
     first = {"inputs": {"image": _base64(images[0])}}
-    np.testing.assert_allclose(_scores(_zero_shot(client, images[0], to="/", **first)), expected[0], atol=1e-6)
+    np.testing.assert_allclose(_scores(_zero_shot(client, images[0], to="/", **first)), expected[0], atol=5e-6)
 
 
 def test_a_template_is_filled_with_each_label(client, images, logits):
@@ -115,7 +115,7 @@ def test_a_template_is_filled_with_each_label(client, images, logits):
 
     scores = {row["label"]: row["score"] for row in found}
     expected = jax.nn.softmax(logits[0, [0, 2, 3]])
-    np.testing.assert_allclose([scores[name] for name in names], expected, atol=1e-6)
+    np.testing.assert_allclose([scores[name] for name in names], expected, atol=5e-6)
 
 
 def test_similarities_are_cosines_in_order(client, images, logits):
@@ -137,7 +137,7 @@ def test_ranked_matches_have_score_and_cosine(client, images, logits):
     for document, row in zip(answer["data"], logits, strict=False):
         assert [match["text"] for match in document["matches"]] == [TEXTS[i] for i in np.argsort(-row)]
         scores = [match["scores"]["clip_score"]["value"] for match in document["matches"]]
-        np.testing.assert_allclose(scores, np.sort(jax.nn.softmax(row))[::-1], atol=1e-6)
+        np.testing.assert_allclose(scores, np.sort(jax.nn.softmax(row))[::-1], atol=5e-6)
 
 
 def test_texts_about_images_sent_before(client, squares, logits):
@@ -162,7 +162,7 @@ def test_embeddings_are_what_logits_are_made_of(client, images, logits):
 
     scale = client.get("/v1/about").json()["logit_scale"]
     np.testing.assert_allclose(scale * images @ texts.T, logits, atol=2e-5)
-    np.testing.assert_allclose(mixed, [texts[0], images[1], images[0]], atol=1e-6)
+    np.testing.assert_allclose(mixed, [texts[0], images[1], images[0]], atol=5e-6)
     assert alone["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
     for wrong in ({}, {"input": []}, {"input": [[1, 2]]}, {"input": "a", "modality": "audio"}):
         assert client.post("/v1/embeddings", json=wrong).status_code == 400
@@ -205,7 +205,7 @@ def test_many_threads_get_what_one_gets(client, images, logits):
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda i: _scores(_zero_shot(client, images[i % 4])), range(64)))
 
-    np.testing.assert_allclose(answers, expected[np.arange(64) % 4], atol=1e-6)
+    np.testing.assert_allclose(answers, expected[np.arange(64) % 4], atol=5e-6)
 
 
 def test_what_arrives_is_counted(client, squares, images):

@@ -201,6 +201,7 @@ def _images(count, size=(40, 32, 3)):
     return np.random.default_rng(0).integers(0, 256, (count, *size), np.uint8)
 
 
+@pytest.mark.slow
 def test_arrays_train_and_their_tuned_model_evaluates(tmp_path):
     names = ("pizza", "sunflower", "grand piano")
     pool = craft_jax.from_arrays(_images(12), [0, 1, 2] * 4, names, test_images=_images(12), test_labels=[0, 1, 2] * 4)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from craft_jax.blackbox.loaders import open_clip
+from craft_jax.blackbox.loaders import hub_files, open_clip
 from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
 from craft_jax.blackbox.towers import resnet_architecture
 from craft_jax.blackbox.towers.resnet_architecture import Architecture
@@ -71,7 +71,7 @@ def write_folder(folder, architecture, state, tokenizer=True):
     }
     (folder / open_clip.CONFIG).write_text(json.dumps(settings))
     save_file(state, folder / open_clip.WEIGHTS)
-    for name in open_clip.TOKENIZER_FILES if tokenizer else ():
+    for name in hub_files.TOKENIZER_FILES if tokenizer else ():
         shutil.copy(BUNDLED_MODEL / name, folder)
     return folder
 

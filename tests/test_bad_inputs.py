@@ -678,17 +678,17 @@ MODELS = [
     Input(
         "a pickle",
         _model(lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin")),
-        Refused("in pytorch_model.bin alone, a pickle"),
+        Refused("pytorch_model.bin: no whole archive of PyTorch 1.6 or newer"),
     ),
     Input(
         "half of the weights",
         _model(_cut("model.safetensors", 10_000)),
-        Refused("could not be loaded as a FlaxCLIP model"),
+        Refused("model.safetensors: could not be read"),
     ),
     Input(
         "no safetensors",
         _model(_put("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid")),
-        Refused("could not be loaded as a FlaxCLIP"),
+        Refused("model.safetensors: could not be read"),
     ),
     Input(
         "a weight less",
@@ -700,7 +700,14 @@ MODELS = [
         _on_two_classes(_model(_weights(_nan))),
         Refused("clip answers numbers that are not finite; look at its weights"),
     ),
-    Input("other sizes", _model(_text(hidden_size=64)), Refused("could not be loaded as a FlaxCLIP model")),
+    Input(
+        "other sizes",
+        _model(_text(hidden_size=96)),
+        Refused(r"has text_model.* of shape \[.*, and by its config.json it is \["),
+    ),
+    Input(
+        "heads that do not fit", _model(_text(hidden_size=64)), Refused("must be a multiple of num_attention_heads=3")
+    ),
     Input(
         "another end of text",
         _model(_text(eos_token_id=7)),
@@ -709,9 +716,9 @@ MODELS = [
     Input(
         "no tokenizer",
         _model(_gone("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")),
-        Refused("could not be loaded as a FlaxCLIP model"),
+        Refused("lacks CLIP's tokenizer; add vocab.json and merges.txt"),
     ),
-    Input("half a tokenizer", _model(_cut("tokenizer.json", 500)), Refused("could not be loaded as a FlaxCLIP model")),
+    Input("half a tokenizer", _model(_cut("tokenizer.json", 500)), Refused("could not be loaded as a CLIP")),
     Input(
         "a folder without anything",
         lambda root: ["tune", "--config=demo", f"--config.black_box.model={root}"],
@@ -725,7 +732,7 @@ MODELS = [
     Input(
         "a model that is nowhere",
         lambda root: ["tune", "--config=demo", f"--config.black_box.model={root}/nowhere"],
-        Refused("nowhere' could not be loaded as a FlaxCLIP model .*; give `bundled`"),
+        Refused("nowhere' could not be loaded as a CLIP .*; give `bundled`"),
     ),
     Input(
         "an open_clip folder in part",
@@ -778,12 +785,12 @@ MODELS = [
     Input(
         "no preprocessing",
         _model(_gone("preprocessor_config.json")),
-        Refused("could not be loaded as a FlaxCLIP model .*preprocessor_config"),
+        Refused("lacks preprocessor_config.json, which says how images are prepared"),
     ),
     Input(
         "half a preprocessing",
         _model(_cut("preprocessor_config.json", 40)),
-        Refused("could not be loaded as .*preprocessor_config.json"),
+        Refused("preprocessor_config.json: not readable as JSON"),
     ),
 ]
 

@@ -45,12 +45,12 @@ def convert(archive: Path, folder: Path, tokenizer: Path | None = None) -> list[
     Raises:
       UserError: where the archive is not a ResNet CLIP, the folder is in use, or the tokenizer is incomplete.
     """
-    from craft_jax.blackbox.loaders import open_clip, openai_weights
+    from craft_jax.blackbox.loaders import hub_files, open_clip, openai_weights
     from craft_jax.blackbox.towers import resnet_architecture
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists; name a folder that is new or empty")
-    if tokenizer and (absent := open_clip.missing_tokenizer_files(tokenizer)):
+    if tokenizer and (absent := hub_files.missing_tokenizer_files(tokenizer)):
         raise UserError(f"--tokenizer={tokenizer} lacks {' and '.join(absent)}, or tokenizer.json")
     weights = read_archive(archive)
     try:
@@ -65,7 +65,7 @@ def convert(archive: Path, folder: Path, tokenizer: Path | None = None) -> list[
         "model_cfg": resnet_architecture.to_model_cfg(architecture),
         "preprocess_cfg": {"mean": list(open_clip.PIXEL_MEAN), "std": list(open_clip.PIXEL_STD)},
     }
-    copied = [file for name in open_clip.TOKENIZER_FILES if tokenizer and (file := tokenizer / name).is_file()]
+    copied = [file for name in hub_files.TOKENIZER_FILES if tokenizer and (file := tokenizer / name).is_file()]
     _write(folder, kept, settings, copied)
     report = [f"wrote {len(kept)} tensors of a ResNet CLIP for {architecture.image_size}-pixel images to {folder}"]
     if entries:

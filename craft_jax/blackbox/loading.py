@@ -74,8 +74,21 @@ def from_identity(
 
 def _read(model: str, dtype: str) -> ClipParts:
     with hub_files.hub_or_cache("" if model == BUNDLED else model):
-        import transformers  # noqa: F401  # takes over a second, and sets its logger's level
-
+        _import_transformers()
         with silenced("transformers", logging.ERROR):
             files = None if model == BUNDLED else open_clip.find(model)
             return open_clip.read(files, dtype) if files else flax_clip.read(model, dtype)
+
+
+def _import_transformers() -> None:
+    """Takes over a second, and sets its logger's level; version 5 advises then to install PyTorch, for models."""
+    logger = logging.getLogger("transformers")
+
+    def unheard(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    logger.addFilter(unheard)
+    try:
+        import transformers  # noqa: F401
+    finally:
+        logger.removeFilter(unheard)

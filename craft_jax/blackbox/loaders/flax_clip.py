@@ -1,25 +1,42 @@
-"""Reads CLIPs in the transformers layout: a folder or hub name that FlaxCLIPModel takes, and the bundled one.
+"""Reads CLIPs in the transformers layout, from a folder or a hub name, and the bundled one, without its model classes.
 
-Image features come from the public class; text features from `text_tower`, which is tested against it.
+Features come from `towers.vit` and `towers.text`, which are tested against FlaxCLIPModel.
 """
 
 import functools
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from craft_jax.blackbox.clip import ClipParts, TextSettings
-from craft_jax.blackbox.loaders import hub_files, preprocessing
+from craft_jax.blackbox.loaders import hub_files, parameters, preprocessing, weight_files
+from craft_jax.blackbox.towers import vit
 from craft_jax.config import BUNDLED
 from craft_jax.errors import UserError
 
 BUNDLED_MODEL = Path(__file__).parents[2] / "assets" / "tiny_clip"
 _LEGACY_EOS = 2  # transformers' mark of configurations whose eos_token_id is wrong: they pool at the highest token id
+
+
+def _quick_gelu(x: Array) -> Array:
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "quick_gelu": _quick_gelu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+"""What config.json calls an activation."""
 
 
 def read(model: str, dtype: str) -> ClipParts:
@@ -32,80 +49,89 @@ def read(model: str, dtype: str) -> ClipParts:
     Raises:
       UserError: where it cannot be loaded or lacks weights.
     """
-    clip, tokenizer, preparation = _load_pretrained(model, dtype)
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), clip.params)
+    config, weights, tokenizer, preparation = _load(model)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
     return ClipParts(
-        image_features=functools.partial(image_features, clip.module),
-        # The public module asks for its logit scale even where only its image side is applied.
-        image_params={name: params[name] for name in ("vision_model", "visual_projection", "logit_scale")},
+        image_features=vit.features,
+        image_params=image_tower(params, config.vision_config, dtype),
         text_params={name: params[name] for name in ("text_model", "text_projection", "logit_scale")},
-        text=text_settings(clip.config.text_config),
+        text=text_settings(config.text_config),
         pixel_mean=preparation.mean,
         pixel_std=preparation.std,
-        image_size=clip.config.vision_config.image_size,
+        image_size=config.vision_config.image_size,
         tokenizer=tokenizer,
-        weights=clip.params,
+        weights=weights,
         resizing=preparation.resizing,
     )
 
 
 def text_settings(config: Any) -> TextSettings:
     """What transformers' text configuration says."""
-    from transformers.modeling_flax_utils import ACT2FN
-
     return TextSettings(
         heads=config.num_attention_heads,
         epsilon=config.layer_norm_eps,
-        activation=ACT2FN[config.hidden_act],
+        activation=ACTIVATIONS[config.hidden_act],
         context_length=config.max_position_embeddings,
         eos_token=None if config.eos_token_id == _LEGACY_EOS else config.eos_token_id,
     )
 
 
-def _load_pretrained(model: str, dtype: str) -> tuple[Any, Any, preprocessing.Preparation]:
+def image_tower(params: Any, config: Any, dtype: str = "float32") -> vit.VisionTower:
+    """The image tower of FlaxCLIPModel's parameters, as transformers' vision configuration describes it."""
+    return vit.build(
+        params,
+        patch=config.patch_size,
+        heads=config.num_attention_heads,
+        epsilon=config.layer_norm_eps,
+        activation=ACTIVATIONS[config.hidden_act],
+        dtype=dtype,
+    )
+
+
+def _load(model: str) -> tuple[Any, Any, Any, preprocessing.Preparation]:
     # transformers takes over a second to import: only whoever loads a model waits for it.
     import transformers
 
-    folder = str(BUNDLED_MODEL) if model == BUNDLED else os.path.expanduser(model)
-    hub_files.check(folder)
     try:
-        clip = _without_random_weights(transformers.FlaxCLIPModel).from_pretrained(folder, dtype=jnp.dtype(dtype))
-        tokenizer = transformers.CLIPTokenizerFast.from_pretrained(folder)
-        settings, _ = transformers.CLIPImageProcessor.get_image_processor_dict(folder)
-    except Exception as error:  # the hub client, safetensors, msgpack and JSON each raise their own kinds
+        folder = BUNDLED_MODEL if model == BUNDLED else hub_files.folder_of(model)
+        config = transformers.CLIPConfig.from_pretrained(str(folder))
+        _check_config(config, folder)
+        hub_files.check_tokenizer(folder)
+        tokenizer = transformers.CLIPTokenizerFast.from_pretrained(str(folder))
+        settings = hub_files.image_processor(folder)
+    except UserError:
+        raise
+    except Exception as error:  # the hub client, JSON and the tokenizers library each raise their own kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"black_box.model={model!r} could not be loaded as a FlaxCLIP model ({reason}); give `bundled`, a folder "
+            f"black_box.model={model!r} could not be loaded as a CLIP ({reason}); give `bundled`, a folder "
             "with config.json, weights, tokenizer and preprocessor_config.json, a ResNet CLIP's folder in open_clip's "
             "layout, RN50 and kin, or a hub name that this machine reaches"
         ) from error
-    absent = [
-        jax.tree_util.keystr(path)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(clip.params)
-        if np.isnan(leaf).all()
-    ]
-    if absent:
-        raise UserError(f"black_box.model={model!r} lacks {len(absent)} weights, among them {absent[0]}; complete it")
-    return clip, tokenizer, preprocessing.read(settings, clip.config.vision_config.image_size, model)
+    weights = weight_files.read(weight_files.find(folder))
+    try:
+        params = parameters.tree(weights, config)
+    except UserError as error:
+        raise UserError(f"black_box.model={model!r} {error}") from error
+    return config, params, tokenizer, preprocessing.read(settings, config.vision_config.image_size, model)
 
 
-def _without_random_weights(model_class: Any) -> Any:
-    """The public class without its random initialisation, which takes longer than all else and is overwritten.
-
-    Weights that the files lack stay NaN, where the public class would leave random ones behind a warning.
-    """
-
-    class Loaded(model_class):
-        def init_weights(self, rng: Array, input_shape: tuple, params: Any = None) -> Any:
-            shapes = jax.eval_shape(lambda: super(Loaded, self).init_weights(jax.random.key(0), input_shape))
-            return jax.tree.map(lambda leaf: np.full(leaf.shape, np.nan, leaf.dtype), shapes)
-
-    Loaded.__name__ = model_class.__name__
-    return Loaded
+def _check_config(config: Any, folder: Path) -> None:
+    file = folder / "config.json"
+    for name, tower in (("text_config", config.text_config), ("vision_config", config.vision_config)):
+        if tower.hidden_act not in ACTIVATIONS:
+            raise UserError(f"{file}: {name}.hidden_act={tower.hidden_act!r} must be one of {', '.join(ACTIVATIONS)}")
+        if tower.hidden_size % tower.num_attention_heads:
+            raise UserError(
+                f"{file}: {name}.hidden_size={tower.hidden_size} must be a multiple of "
+                f"num_attention_heads={tower.num_attention_heads}"
+            )
+    if config.vision_config.num_channels != 3:
+        raise UserError(f"{file}: vision_config.num_channels={config.vision_config.num_channels} must be 3")
 
 
 def image_features(module: Any, params: Any, pixels: Array) -> Array:
-    """Features of normalised pixels [N, size, size, 3] by the public module, not normalised."""
+    """Features of normalised pixels [N, size, size, 3] by FlaxCLIPModel's module, not normalised: the reference."""
 
     def project(clip: Any, pixels: Array) -> Array:
         return clip.visual_projection(clip.vision_model(pixel_values=pixels, deterministic=True)[1])

@@ -6,29 +6,85 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from craft_jax.blackbox.loaders import weight_files
 from craft_jax.errors import UserError, silenced
 
 _SECONDS = 5  # for the hub to answer at all
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "flax_model.msgpack", "flax_model.msgpack.index.json")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+_PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 
 
-def check(model: str) -> None:
-    """Looks at a folder in the transformers layout, or at a hub name.
+def folder_of(model: str) -> Path:
+    """The folder with a model's files, downloaded where `model` is a hub name: of its weights one form alone.
 
     Raises:
-      UserError: where a file is missing or no JSON, the model is no CLIP, or its weights are in another form.
+      UserError: where a file is missing or no JSON, or the model is no CLIP.
     """
-    if Path(model).is_dir():
-        _check_type(_read(Path(model) / "config.json"), model)
-        _check_weights(Path(model))
-        return
-    import transformers
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        folder = _download(model)
+    _check_type(_read(folder / "config.json"), model)
+    weight_files.find(folder)
+    return folder
 
-    try:
-        config, _ = transformers.PretrainedConfig.get_config_dict(model)
-    except Exception:  # the loader says what it is
-        return
-    _check_type(config, model)
+
+def image_processor(folder: Path) -> dict[str, Any]:
+    """What a folder says about how images are prepared; version 5 may say it beside the tokenizer's settings."""
+    for name in _PREPROCESSING:
+        if (folder / name).is_file():
+            settings = _read(folder / name)
+            found = settings if name == _PREPROCESSING[0] else settings.get("image_processor")
+            if isinstance(found, dict):
+                return found
+    raise UserError(f"{folder}: lacks {_PREPROCESSING[0]}, which says how images are prepared; bring it")
+
+
+def missing_tokenizer_files(folder: Path) -> list[str]:
+    """What a folder lacks to hold CLIP's tokenizer: nothing with tokenizer.json, or with vocabulary and merges."""
+    if (folder / "tokenizer.json").is_file():
+        return []
+    return [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Says what a folder lacks to hold CLIP's tokenizer.
+
+    Raises:
+      UserError: where it lacks a file.
+    """
+    absent = missing_tokenizer_files(folder)
+    if absent:
+        raise UserError(
+            f"{folder} lacks CLIP's tokenizer; add {' and '.join(absent)}, or tokenizer.json "
+            "(any CLIP of OpenAI's has the same ones)"
+        )
+
+
+def _download(model: str) -> Path:
+    import huggingface_hub
+
+    def fetch(name: str) -> Path | None:
+        try:
+            return Path(huggingface_hub.hf_hub_download(model, name))
+        except huggingface_hub.errors.EntryNotFoundError as error:
+            if isinstance(error, huggingface_hub.errors.LocalEntryNotFoundError) and name == "config.json":
+                raise
+            return None
+
+    config = fetch("config.json")
+    if config is None:
+        raise UserError(
+            f"black_box.model={model!r}: the hub has no config.json of it, so it is no CLIP that is read here"
+        )
+    _check_type(_read(config), model)
+    for name in (*TOKENIZER_FILES, *_PREPROCESSING):
+        fetch(name)
+    for name in weight_files.NAMES:
+        if weights := fetch(name):
+            for shard in weight_files.shards(weights):
+                fetch(shard)
+            break
+    return config.parent
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -49,17 +105,6 @@ def _check_type(config: dict[str, Any], model: str) -> None:
         raise UserError(f"black_box.model={model!r} is a model of type {found}, and only type clip is read here")
 
 
-def _check_weights(folder: Path) -> None:
-    if any((folder / name).exists() for name in _WEIGHTS):
-        return
-    if (folder / "pytorch_model.bin").exists():
-        raise UserError(
-            f"{folder}: its weights are in pytorch_model.bin alone, a pickle, which is not read here; where PyTorch is "
-            "installed, transformers.CLIPModel.from_pretrained(FOLDER).save_pretrained(FOLDER) writes model.safetensors"
-        )
-    raise UserError(f"{folder}: no weights; it must hold one of {', '.join(_WEIGHTS)}")
-
-
 @contextlib.contextmanager
 def hub_or_cache(model: str) -> Iterator[None]:
     """Within the block, what is in the cache alone counts where the hub does not answer: its client would go on asking.
@@ -70,14 +115,14 @@ def hub_or_cache(model: str) -> Iterator[None]:
     if Path(model).expanduser().exists():
         yield
         return
-    import requests
+    import httpx
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
     with silenced("huggingface_hub"):
         try:
-            requests.head(constants.ENDPOINT, timeout=_SECONDS)
-        except requests.RequestException:
+            httpx.head(constants.ENDPOINT, timeout=_SECONDS)
+        except httpx.HTTPError:
             constants.HF_HUB_OFFLINE = True
         try:
             yield

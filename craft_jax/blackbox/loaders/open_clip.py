@@ -13,14 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from craft_jax.blackbox.clip import ClipParts, TextSettings
-from craft_jax.blackbox.loaders import openai_weights
+from craft_jax.blackbox.loaders import hub_files, openai_weights
 from craft_jax.blackbox.towers import resnet_architecture
 from craft_jax.blackbox.towers.resnet import ModifiedResNet
 from craft_jax.blackbox.towers.resnet_architecture import Architecture
 from craft_jax.errors import UserError
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -139,13 +138,6 @@ def image_tower(architecture: Architecture, dtype: str = "float32") -> ModifiedR
     )
 
 
-def missing_tokenizer_files(folder: Path) -> list[str]:
-    """What a folder lacks to hold CLIP's tokenizer: nothing with tokenizer.json, or with vocabulary and merges."""
-    if (folder / "tokenizer.json").is_file():
-        return []
-    return [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
-
-
 def image_features(tower: ModifiedResNet, params: Any, pixels: Array) -> Array:
     """Features of normalised pixels [N, size, size, 3], not normalised."""
     return jnp.asarray(tower.apply({"params": params}, pixels))
@@ -173,12 +165,7 @@ def _present(files: Files) -> Files:
     absent = [path.name for path in (files.config, files.weights) if not path.is_file()]
     if absent:
         raise UserError(f"{files.config.parent} lacks {' and '.join(absent)} of a ResNet CLIP in open_clip's layout")
-    absent = missing_tokenizer_files(files.tokenizer)
-    if absent:
-        raise UserError(
-            f"{files.tokenizer} lacks CLIP's tokenizer; add {' and '.join(absent)}, or tokenizer.json "
-            "(any CLIP of OpenAI's has the same ones)"
-        )
+    hub_files.check_tokenizer(files.tokenizer)
     return files
 
 
@@ -244,7 +231,9 @@ def _download(model: str, hub_name: str) -> Path:
     import huggingface_hub
 
     try:
-        return Path(huggingface_hub.snapshot_download(hub_name, allow_patterns=[CONFIG, WEIGHTS, *TOKENIZER_FILES]))
+        return Path(
+            huggingface_hub.snapshot_download(hub_name, allow_patterns=[CONFIG, WEIGHTS, *hub_files.TOKENIZER_FILES])
+        )
     except Exception as error:  # the hub client and the network raise many kinds
         source = f"the hub's {hub_name}" if model != hub_name else "the hub"
         raise UserError(

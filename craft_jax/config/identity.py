@@ -75,8 +75,11 @@ def check_settings(made: Mapping[str, Any], asked: Mapping[str, Any], workdir: P
       workdir: as messages call it.
     """
     made = {**_BEFORE, **made}
+    left_out = () if made.get("learn") == asked.get("learn") == "texts" else _LANGUAGE
     for name in sorted(made.keys() | asked.keys()):
-        if name in PLACES or not is_learnt_by(name) or made.get(name) == asked.get(name):
+        if name in PLACES or not is_learnt_by(name) or name.startswith(left_out):
+            continue
+        if made.get(name) == asked.get(name):
             continue
         why = ""
         if name == "query_budget":

@@ -5,9 +5,23 @@ import os
 import shutil
 import tempfile
 
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="craft_jax_cache_")
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+def _removed_at_exit(prefix):
+    folder = tempfile.mkdtemp(prefix=prefix)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+os.environ["XDG_CACHE_HOME"] = _removed_at_exit("craft_jax_cache_")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # pytest's workers share that of the process that starts them
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _removed_at_exit("craft_jax_xla_")
+if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    # Compiling takes most of the time here: what XLA's slower passes gain at these sizes is less than what they cost.
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "")
+        + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+        + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
 
 import json
 import signal
@@ -72,7 +86,7 @@ def small_data(coop_root):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_config(small_data):
     """A run by class of 6 steps of 8 prompts on the small set, after the 21 that measure the prompt's scale."""
     return Config(
@@ -85,7 +99,7 @@ def small_config(small_data):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_set(small_data):
     """The small set with its shots drawn."""
     return data.load(small_data, seed=1)

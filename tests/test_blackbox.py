@@ -102,8 +102,7 @@ def _assert_lengths_equal_the_public_class(lengths, **text_changes):
     np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
-@pytest.mark.parametrize("eos", [599, 2], ids=["modern EOS", "legacy EOS"])
+@pytest.mark.parametrize(("activation", "eos"), [("quick_gelu", 599), ("gelu", 2)], ids=["modern EOS", "legacy EOS"])
 def test_short_and_long_class_names_equal_the_public_class(activation, eos):
     _assert_lengths_equal_the_public_class([1, 2, 3, 2, 5, 30, 71], hidden_act=activation, eos_token_id=eos)
 

@@ -102,6 +102,7 @@ def test_a_run_by_an_api_equals_a_local_one_and_is_billed_what_the_ledger_says(
     assert asked["prompts"] == result["ledger"]["prompts"] + present + tested + chosen
 
 
+@pytest.mark.slow
 def test_a_prompt_a_class_learns_from_probabilities(page, tmp_path):
     dataset = craft_jax.load_dataset(DataConfig(shots=8), seed=1)
     with _served(dataset.class_names) as address:

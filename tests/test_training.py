@@ -50,11 +50,18 @@ def _with_run(config, **changes):
     return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
 
 
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory, small_black_box, small_set, small_config):
+    """A finished run on one device, and what it said; not to be changed."""
+    workdir, said = tmp_path_factory.mktemp("one") / "device", io.StringIO()
+    training.train(small_black_box, small_set, small_config, workdir, stream=said)
+    return workdir, said.getvalue()
+
+
 @pytest.fixture
-def finished(tmp_path, small_black_box, small_set, small_config):
-    """A finished run on one device."""
-    _train(small_black_box, small_set, small_config, tmp_path / "finished")
-    return tmp_path / "finished"
+def finished(tmp_path, one_device):
+    """A copy of that run, to change."""
+    return shutil.copytree(one_device[0], tmp_path / "finished")
 
 
 @pytest.mark.slow
@@ -72,7 +79,7 @@ def test_a_healthy_run_goes_through_where_jax_stops_at_nan(
     assert result["ledger"]["prompts"] == 37
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 8))])
 def test_any_number_of_devices_gives_the_bits_of_one(
     devices, finished, tmp_path, small_black_box, small_set, small_config
 ):
@@ -98,7 +105,7 @@ def test_a_run_does_not_depend_on_how_many_steps_a_call_makes(
     _assert_same_bits(finished, tmp_path / "one")
 
 
-@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_images_split_over_devices_give_the_bits_of_images_on_every_device(
     devices, finished, tmp_path, small_black_box, small_set, small_config
 ):
@@ -181,6 +188,7 @@ def test_only_losses_cross_devices_and_of_split_images_the_views_drawn(
     assert collective_bytes(program, devices=4) == {"all-gather": (8 * 3 + features * width) * 4 * 3 // 4}
 
 
+@pytest.mark.slow
 def test_chunks_of_several_pairs_find_the_same_as_one_by_one(
     finished, tmp_path, small_black_box, small_set, small_config
 ):
@@ -260,10 +268,8 @@ def test_without_matplotlib_a_run_is_whole_but_for_its_picture(
     assert "curve.png" not in (workdir / "report.md").read_text()
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path, small_black_box, small_set, small_config):
-    stream = io.StringIO()
-    training.train(small_black_box, small_set, small_config, tmp_path / "x", stream=stream)
-    lines = stream.getvalue().splitlines()
+def test_progress_is_plain_lines_where_there_is_no_terminal(one_device):
+    lines = one_device[1].splitlines()
 
     assert len(lines) == 3
     assert lines[0].startswith("step 2/6, queries 37 of 69, predictions 444 (+ 24 head, 24 test), images 42, loss ")

@@ -306,6 +306,7 @@ def test_a_prompt_for_each_class_cannot_go_to_other_classes(more, root, tmp_path
         _sweep(*_arguments(root, tmp_path, *more, configs=("pets",), seeds="1"))
 
 
+@pytest.mark.slow
 def test_the_prompt_goes_to_other_sets_without_its_head(copied, root):
     more = ("--protocol=cross", f"--targets={CONFIGS}/dtd.py", "--config.prompt.context=unified")
     shutil.rmtree(copied / "pets")

@@ -25,6 +25,7 @@ _COMMANDS = {
     "tune": _Command("craft_jax.main", "tunes a model on images, or resumes: tune --config=demo", RESUMES),
     "predict": _Command("craft_jax.prediction", "labels images: predict --checkpoint=runs/demo photo.jpg"),
     "compare": _Command("craft_jax.reporting.compare", "two runs, and whether they differ: compare runs/a runs/b"),
+    "export": _Command("craft_jax.export.command", "without craft_jax: export --checkpoint=runs/demo model.npz"),
     "sweep": _Command("craft_jax.sweep.command", "many runs, one table: sweep --config=demo --shots=1,4,16", RESUMES),
     "clients": _Command("craft_jax.clients.command", "owners who share no image: clients --config=demo", RESUMES),
     "serve": _Command("craft_jax.serve.command", "a local model over HTTP: serve --model=bundled"),

@@ -6,6 +6,7 @@
 from craft_jax.blackbox import apis, interface
 from craft_jax.blackbox.apis import connect_api
 from craft_jax.blackbox.billing import CeilingReached, Estimate, cost_of, sent_to
+from craft_jax.blackbox.features import Features, features_of
 from craft_jax.blackbox.interface import (
     SOFT_PROMPTS,
     TEXTS,
@@ -27,6 +28,8 @@ __all__ = [
     "CeilingReached",
     "apis",
     "Estimate",
+    "Features",
+    "features_of",
     "cost_of",
     "SOFT_PROMPTS",
     "TEXTS",

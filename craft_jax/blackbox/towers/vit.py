@@ -61,7 +61,7 @@ class VisionTower(struct.PyTreeNode):
 def features(tower: VisionTower, pixels: Float[Array, "N size size 3"]) -> Float[Array, "N p"]:
     """Features of normalised pixels, not normalised, float32."""
     patches = _patches(pixels, tower.patch).astype(tower.dtype) @ tower.patch_kernel
-    first = jnp.broadcast_to(tower.class_token, (len(patches), 1, patches.shape[-1]))
+    first = jnp.broadcast_to(tower.class_token, (patches.shape[0], 1, patches.shape[-1]))
     x = _layer_norm(jnp.concatenate([first, patches], axis=1) + tower.positions, tower.first_norm, tower.epsilon)
 
     def advance(x: Array, layer: Layer) -> tuple[Array, None]:
@@ -132,7 +132,7 @@ def _arrange(layer: Params) -> Layer:
 
 def _patches(pixels: Array, patch: int) -> Array:
     """From [N, size, size, 3] to [N, grid * grid, patch * patch * 3]; what is left over at the edges is left out."""
-    images, grid = len(pixels), pixels.shape[1] // patch
+    images, grid = pixels.shape[0], pixels.shape[1] // patch
     whole = pixels[:, : grid * patch, : grid * patch]
     cut = whole.reshape(images, grid, patch, grid, patch * 3)
     return cut.swapaxes(2, 3).reshape(images, grid * grid, -1)
@@ -152,7 +152,7 @@ def _advance(tower: VisionTower, layer: Layer, x: Float[Array, "N L d"], queries
         query, key, value = heads(normed, 0, 3 * width)
     else:
         (query,), (key, value) = heads(normed[:, :queries], 0, width), heads(normed, width, 3 * width)
-    attended = _attend(query, key, value).reshape(len(x), queries, width)
+    attended = _attend(query, key, value).reshape(x.shape[0], queries, width)
     x = x[:, :queries] + _dense(attended, layer.out)
     hidden = tower.activation(_dense(_layer_norm(x, layer.norm2, tower.epsilon), layer.fc1))
     return x + _dense(hidden, layer.fc2)

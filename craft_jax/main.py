@@ -19,6 +19,7 @@ from craft_jax import folders
 from craft_jax.cli import RESUMES, called, exit_on_user_error, inside_settings_file, last_line, parse
 from craft_jax.distributed import preemption
 from craft_jax.errors import Interrupted, UserError, on_command_line
+from craft_jax.files import shown, write_atomically
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
@@ -40,7 +41,10 @@ def _flags(argv: list[str]) -> flags.FlagValues:
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_bool(
-        "dry_run", False, "Says what the run will ask and cost, asks nothing, and stops.", flag_values=values
+        "dry_run",
+        False,
+        "Says what was read, shows it on a page, says what the run will ask and cost, and stops.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "coordinator", None, "On several hosts: HOST:PORT of host 0. Cloud TPU and SLURM need no such flag.",
@@ -83,6 +87,8 @@ def main(argv: list[str]) -> None:
             print(f"note: {note}", flush=True)
         if given.dry_run or config.black_box.api or config.learn == "texts":
             print("\n".join(training.estimate(black_box, dataset, config)), flush=True)
+        if given.dry_run:
+            _show_reading(dataset, config, workdir)
     if given.dry_run:
         return
     try:
@@ -94,6 +100,18 @@ def main(argv: list[str]) -> None:
     if hosts.is_first():
         print(f"\n{report.table(result)}\n\nreport: {workdir / training.PAGE}\ncheckpoint: {workdir / 'checkpoints'}\n")
         print("\n".join(["next:", *(f"  {line}" for line in report.next_commands(dataset, workdir))]), flush=True)
+
+
+def _show_reading(dataset: "FewShotSet", config: settings.Config, workdir: Path) -> None:
+    """The classes with their counts, and a contact sheet beside the workdir, which a run would have to itself."""
+    from craft_jax import data, reporting
+
+    kept, held_out = data.hold_out(dataset, config.held_out, config.seed)
+    print("\n".join(["", *reporting.class_lines(kept, held_out)]), flush=True)
+    sheet = workdir.with_name(f"{workdir.name}-photographs.html")
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(sheet, reporting.contact_sheet(kept, held_out))
+    print(f"\ncontact sheet: {shown(sheet)}", flush=True)
 
 
 def _settings() -> list[str]:

@@ -270,7 +270,9 @@ def test_the_commands_tune_dry_and_wet_and_predict(server, config, dataset, coop
     dry = capsys.readouterr().out
     assert "24 images (6 to learn from, 6 to choose by, 12 to test on) x 40 texts\nat most 24 requests, about" in dry
     assert "an image labelled later: 1 request" in dry
+    assert "grand piano       2       2       4\n" in dry
     assert not (tmp_path / "run").exists()
+    assert (tmp_path / "run-photographs.html").read_text().count("data:image/jpeg") == 3 * 6
     main.main(["tune", *settings])
     assert "| deployed:" in capsys.readouterr().out
     assert "- requests sent: 24 with 960 texts" in (tmp_path / "run" / "report.md").read_text()

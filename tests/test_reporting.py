@@ -9,8 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from craft_jax.data import ImageFile, Labelled
-from craft_jax.reporting import Facts, Model, answers, in_markdown, measures, render, text, words
+from craft_jax.data import FewShotSet, ImageFile, Labelled
+from craft_jax.reporting import (
+    Facts,
+    Model,
+    answers,
+    class_lines,
+    contact_sheet,
+    in_markdown,
+    measures,
+    render,
+    text,
+    words,
+)
 from craft_jax.reporting.predictions import write_predictions
 
 HOSTILE = (
@@ -106,6 +117,37 @@ def test_a_report_says_why_what_it_cost_and_how_sure_that_is(tmp_path):
     }  # fmt: skip
     assert "95 % interval" in page.text
     assert "Expected calibration error" in page.text
+
+
+def read(folder, names, train=2, test=3):
+    """A set of the classes that `names` lists, of which the last has no test photograph."""
+    Image.new("RGB", (60, 40), "teal").save(folder / "<b>.png")
+    image = ImageFile(folder / "<b>.png")
+    labels = range(len(names))
+    parts = [
+        [Labelled(image, label) for label in of for _ in range(n)] for of, n in ((labels, train), (labels[:-1], test))
+    ]
+    return FewShotSet(names, tuple(parts[0]), (), tuple(parts[1]), split=HOSTILE[0], notes=(HOSTILE[1],))
+
+
+def test_a_contact_sheet_has_a_row_a_class_and_its_names_stay_text(tmp_path):
+    page = Page(contact_sheet(read(tmp_path, HOSTILE), [Labelled(ImageFile(tmp_path / "gone.png"), 0)]))
+
+    assert not {"script", "b>", "link", "iframe", "object"} & set(page.tags)
+    assert page.tags.count("section") == len(HOSTILE)
+    assert len(page.addresses) == 6 * 2 + 5 * 3  # less what cannot be read
+    assert page.text.count("cannot be read") == 1
+    assert "two\\nlines\\x1b[31m" in page.text
+
+
+def test_a_list_of_classes_fits_a_screen_and_sums_up_the_rest(tmp_path):
+    few, many = (class_lines(read(tmp_path, names), ()) for names in (HOSTILE, tuple(map(str, range(101)))))
+
+    assert few[3].split() == ["two\\nlines\\x1b[31m", "2", "0", "3"]
+    assert few[6].split()[-3:] == ["2", "0", "0"]
+    assert max(map(len, few)) < 80
+    assert len(many) == 31
+    assert many[-1].split() == ["and", "72", "more", "classes", "144", "0", "213"]
 
 
 def test_a_choice_that_the_test_would_not_have_made_says_so():

@@ -8,6 +8,7 @@ from craft_jax.reporting.answers import Judged
 from craft_jax.reporting.labelled import csv_of_labels, sort_into
 from craft_jax.reporting.page import Facts, Model, render
 from craft_jax.reporting.predictions import PREDICTIONS, write_predictions
+from craft_jax.reporting.reading import class_lines, contact_sheet
 from craft_jax.reporting.text import cell, code_in_markdown, in_markdown, one_line, path_cell
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "PREDICTIONS",
     "answers",
     "cell",
+    "class_lines",
     "code_in_markdown",
+    "contact_sheet",
     "csv_of_labels",
     "in_markdown",
     "one_line",

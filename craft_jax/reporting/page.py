@@ -95,7 +95,7 @@ def render(facts: Facts) -> str:
     plain = measures.reliability(answers.probability[:, 0], answers.right)
     tempered = measures.reliability(answers.tempered, answers.right) if len(facts.judged.held_out.labels) else []
     result = facts.result
-    page: str = _template().render(
+    page: str = template("report.html.jinja").render(
         facts=facts,
         result=result,
         right=right,
@@ -118,7 +118,8 @@ def render(facts: Facts) -> str:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page's template, in which every value is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("craft_jax.reporting", "."),
         autoescape=True,
@@ -127,7 +128,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["line"] = one_line
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 def _interval(accuracy: float, tested: int) -> measures.Interval:

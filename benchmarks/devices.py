@@ -54,7 +54,7 @@ def measure(black_box: Any, dataset: Any, devices: int) -> Measured:
     received = []
     for shard_images in ("yes", "no"):
         run = assembly.assemble(black_box, dataset, config(devices, shard_images))
-        placed, axes = assembly.place(run)
+        placed, axes = assembly.place(run, black_box)
         step: Any = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), 1), axes)
         state = run.spread.mapped(run.state)
         received.append(collective_bytes(step.lower(placed, state).compile().as_text(), devices))

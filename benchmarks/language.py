@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks import command
 from benchmarks.search import tasks
 from craft_jax import blackbox, encoding, language
-from craft_jax.blackbox import BlackBox, Meter, captions
+from craft_jax.blackbox import BlackBox, Metered, captions
 from craft_jax.config import ChatConfig, LanguageConfig
 from craft_jax.files import write_atomically
 from craft_jax.language.proposers import library
@@ -60,7 +60,7 @@ def encoded(name: str, shots: int, seed: int) -> Task:
     """The training views and test images of a draw; nothing is held out to choose by."""
     dataset = tasks.draw(name, shots, seed)
     black_box = blackbox.load("bundled", dataset.class_names)
-    encoder = encoding.Encoder(black_box, Meter(budget=None))
+    encoder = encoding.Encoder(Metered(black_box, budget=None))
     views = encoder.fixed_views([item.image for item in dataset.train], views=VIEWS, pieces=0, seed=seed)
     labels = np.array([item.label for item in dataset.train])
     shown = language.Shown(views, labels, None, np.zeros(0, int), dataset.digest())
@@ -93,14 +93,14 @@ def simple(task: Task, seed: int) -> dict[str, float]:
 
 def searched(task: Task, settings: LanguageConfig, chat: ChatConfig, seed: int) -> dict[str, Any]:
     """Accuracies of what a search finds, prompts an image, and the best wording."""
-    meter = Meter(budget=None)
-    found = language.find(task.black_box, task.shown, meter, language=settings, chat=chat, texts=TEXTS, seed=seed)
+    metered = Metered(task.black_box, budget=None)
+    found = language.find(metered, task.shown, language=settings, chat=chat, texts=TEXTS, seed=seed)
     result: dict[str, Any] = {"best": found.told["best"]["wording"], "calls": found.told["calls"]}
     for name, (texts, head) in found.heads.items():
         answers = np.asarray(task.black_box.predict_texts(texts, task.test))
         result[name] = _accuracy(stacked.apply(head, answers), task)
         result[f"{name}, prompts"] = blackbox.prompts_for(len(texts), len(task.black_box.class_names))
-    return result | {"queries": meter.ledger.prompts}
+    return result | {"queries": metered.meter.ledger.prompts}
 
 
 def _accuracy(logits: np.ndarray, task: Task) -> float:

@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks import sizes
 from benchmarks.one_step import peak_gigabytes
 from craft_jax import data, encoding
-from craft_jax.blackbox import Meter
+from craft_jax.blackbox import Metered
 from craft_jax.config import Config
 from craft_jax.data import pixels
 
@@ -55,7 +55,7 @@ def main() -> None:
         images = _images(Path(folder))
         crops = [[pixels.view_crop(1, view, i) for view in range(VIEWS)] for i in range(IMAGES)]
 
-        encoder = encoding.Encoder(box, Meter(budget=None))
+        encoder = encoding.Encoder(Metered(box, budget=None))
         encoder.centre_crops(images)  # compiles
         began = time.perf_counter()
         batches = sum(1 for _ in pixels.batches(images, crops, 224, batch))

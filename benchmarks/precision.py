@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks import sizes, timing
 from craft_jax import blackbox, data
-from craft_jax.blackbox import Meter
+from craft_jax.blackbox import Metered
 from craft_jax.config import BUNDLED, Config
 from craft_jax.encoding import Encoder
 
@@ -23,7 +23,7 @@ def measure(clip: Any, params: Any) -> dict[str, float]:
 
     def answers(dtype: str) -> tuple[Any, Any, Any]:
         box: Any = blackbox.load(BUNDLED, dataset.class_names, dtype=dtype)
-        handle = Encoder(box, Meter(budget=None)).centre_crops(images)
+        handle = Encoder(Metered(box, budget=None)).centre_crops(images)
         logits = np.asarray(box.predict(box.initial_prompt[None], handle)[0])
         return np.asarray(box._text.features(box.initial_prompt[None])[0]), np.asarray(handle), logits.argmax(axis=-1)
 

@@ -56,12 +56,12 @@ def _probabilities(tuned: "TunedModel", black_box: "BlackBox", images: Sequence[
     import jax
 
     from craft_jax import encoding, evaluation, tuned_model
-    from craft_jax.blackbox import Meter
+    from craft_jax.blackbox import Metered
 
     tuned_model.check_fit(tuned, black_box)
-    meter = Meter(budget=None)
-    handle = encoding.Encoder(black_box, meter).centre_crops(images)
-    _, refined = evaluation.logits(black_box, tuned, handle, len(images), meter)
+    metered = Metered(black_box, budget=None)
+    handle = encoding.Encoder(metered).centre_crops(images)
+    _, refined = evaluation.logits(metered, tuned, handle, len(images))
     return np.asarray(jax.nn.softmax(refined))
 
 

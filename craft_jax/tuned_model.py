@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from craft_jax.blackbox import BlackBox, prompts_for
+from craft_jax.blackbox import Described, prompts_for
 from craft_jax.errors import UserError
 from craft_jax.method import StackedHead
 
@@ -48,7 +48,7 @@ def from_arrays(
     return TunedModel(learnt["prompt"], learnt["head"], black_box, tuple(class_names), asked, stacked)
 
 
-def check_owner(tuned: TunedModel, black_box: BlackBox) -> None:
+def check_owner(tuned: TunedModel, black_box: Described) -> None:
     """Raises UserError where a model was tuned for another black box."""
     made_for, given = tuned.black_box, black_box.identity
     for part in ("fingerprint", "template"):
@@ -59,7 +59,7 @@ def check_owner(tuned: TunedModel, black_box: BlackBox) -> None:
             )
 
 
-def check_fit(tuned: TunedModel, black_box: BlackBox) -> None:
+def check_fit(tuned: TunedModel, black_box: Described) -> None:
     """Raises UserError where a model was tuned for another black box or other classes."""
     check_owner(tuned, black_box)
     if tuned.class_names != black_box.class_names:

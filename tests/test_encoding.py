@@ -11,7 +11,7 @@ from flax import struct
 
 import craft_jax
 from craft_jax import encoding
-from craft_jax.blackbox import Meter
+from craft_jax.blackbox import Metered
 from craft_jax.data import ImageFile, pixels
 from craft_jax.distributed.devices import Spread
 from craft_jax.encoding import Encoder, feature_cache
@@ -24,10 +24,10 @@ def images(small_set):
 
 
 def _views(black_box, images, cache=None, **changes):
-    meter = Meter(budget=None)
+    metered = Metered(black_box, budget=None)
     settings = {"views": 3, "seed": 1} | changes
-    handle = Encoder(black_box, meter, cache).training_views(images, **settings)
-    return np.asarray(handle), meter.ledger.images_encoded
+    handle = Encoder(metered, cache).training_views(images, **settings)
+    return np.asarray(handle), metered.meter.ledger.images_encoded
 
 
 def test_each_view_is_the_encoded_crop_of_its_photograph(small_black_box, images):
@@ -42,7 +42,7 @@ def test_each_view_is_the_encoded_crop_of_its_photograph(small_black_box, images
 
 def test_without_views_training_sees_the_centre_crop(small_black_box, images):
     handle, encoded = _views(small_black_box, images, views=0)
-    centre = Encoder(small_black_box, Meter(budget=None)).centre_crops(images)
+    centre = Encoder(Metered(small_black_box, budget=None)).centre_crops(images)
 
     np.testing.assert_array_equal(handle, np.asarray(centre)[None])
     assert encoded == 12
@@ -201,19 +201,19 @@ def test_a_cache_that_cannot_be_written_stops_nothing(small_black_box, images):
 def test_any_number_of_devices_encodes_to_the_same_bits(small_black_box, images, devices, monkeypatch):
     monkeypatch.setattr("craft_jax.encoding.encoder.batch_size", lambda _: 5)
     one, _ = _views(small_black_box, images)
-    meter = Meter(budget=None)
+    metered = Metered(small_black_box, budget=None)
     spread = Spread(jax.devices()[:devices])
-    several = Encoder(small_black_box, meter, spread=spread).training_views(images, views=3, seed=1)
+    several = Encoder(metered, spread=spread).training_views(images, views=3, seed=1)
 
     np.testing.assert_array_equal(several, one)
-    assert meter.ledger.images_encoded == 36
+    assert metered.meter.ledger.images_encoded == 36
 
 
 def test_an_encoder_shows_how_far_it_is(small_black_box, images, monkeypatch):
     monkeypatch.setattr("craft_jax.progress._BETWEEN_LINES", 0)
     monkeypatch.setattr("craft_jax.encoding.encoder.batch_size", lambda _: 16)
     stream = io.StringIO()
-    encoder = Encoder(small_black_box, Meter(budget=None), stream=stream)
+    encoder = Encoder(Metered(small_black_box, budget=None), stream=stream)
     encoder.training_views(images, views=3, seed=1)
 
     assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == [

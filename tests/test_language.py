@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import craft_jax
 from craft_jax import language, training
-from craft_jax.blackbox import Ledger, Meter
+from craft_jax.blackbox import Ledger, Metered
 from craft_jax.config import (
     ApiConfig,
     ChatConfig,
@@ -237,7 +237,7 @@ def _shown(shots=4):
     return views, language.Shown(np.zeros(0), labels, None, np.zeros(0, int), "these")
 
 
-def _find(folder, owner=None, meter=None, chat=None, **changes):
+def _find(folder, owner=None, budget=None, chat=None, **changes):
     """A search on the owner's three classes, 14 wordings at most."""
     owner = owner or Owner()
     black_box = craft_jax.connect_black_box(owner, NAMES, image_size=8, name="words")
@@ -245,11 +245,9 @@ def _find(folder, owner=None, meter=None, chat=None, **changes):
     handles = [black_box.encode_images(views[v]) for v in range(2)]
     shown = shown._replace(views=jax.tree.map(lambda *leaves: np.stack(leaves), *handles))
     settings = LanguageConfig(**{"wordings": 14, "start": 5, "each_round": 3, **changes})
-    meter = meter or Meter(budget=None)
-    found = language.find(
-        black_box, shown, meter, language=settings, chat=chat or ChatConfig(), texts=24, seed=1, folder=folder
-    )
-    return found, meter.ledger, owner
+    metered = Metered(black_box, budget)
+    found = language.find(metered, shown, language=settings, chat=chat or ChatConfig(), texts=24, seed=1, folder=folder)
+    return found, metered.meter.ledger, owner
 
 
 @pytest.mark.parametrize("what", ["templates", "descriptions", "both"])
@@ -266,11 +264,11 @@ def test_a_search_stays_within_its_wordings_and_books_each_text_once(what, tmp_p
 
 
 def test_the_budget_bounds_the_search():
-    _, ledger, _ = _find(None, meter=Meter(budget=7))
+    _, ledger, _ = _find(None, budget=7)
     assert ledger.prompts <= 7
     assert ledger.texts > 7
     with pytest.raises(UserError, match="pays for no set of captions"):
-        _find(None, meter=Meter(budget=0))
+        _find(None, budget=0)
 
 
 def test_what_a_question_adds_to_all_answers_changes_nothing(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 import craft_jax
 from craft_jax import evaluation, prediction, training
-from craft_jax.blackbox import Ledger, Meter
+from craft_jax.blackbox import Ledger, Metered
 from craft_jax.config import Config, DeployConfig, ProbeConfig, RefinementConfig, RunConfig, SearchConfig
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.training import checkpoints, probing, selection
@@ -81,14 +81,13 @@ def test_texts_and_steps_stay_within_the_budget_and_are_booked_apart(finished):
 
 def test_texts_are_asked_until_they_are_twice_as_many_as_what_they_tell(config, dataset, small_black_box):
     about = _about(small_black_box, dataset)
-    meter = Meter(budget=None)
-    probed = probing.probe(small_black_box, about, meter, texts=512, seed=1)
+    probed = probing.probe(Metered(small_black_box, budget=None), about, texts=512, seed=1)
     # 24 images and a mean tell 23 numbers at most, and the first round asks more than twice as many.
     assert len(probed.texts) == 128
-    few = probing.probe(small_black_box, about, Meter(budget=4), texts=512, seed=1)
+    few = probing.probe(Metered(small_black_box, budget=4), about, texts=512, seed=1)
     assert len(few.texts) == 12
     assert few.texts == probed.texts[:12]
-    assert probing.probe(small_black_box, about, Meter(budget=None), texts=512, seed=2).texts != probed.texts
+    assert probing.probe(Metered(small_black_box, budget=None), about, texts=512, seed=2).texts != probed.texts
 
 
 def _about(black_box, dataset):

@@ -26,9 +26,9 @@ def _run(black_box, dataset, config, **search):
     return assembly.assemble(black_box, dataset, config)
 
 
-def _centre(run, z):
+def _centre(run, black_box, z):
     handle = jax.tree.map(lambda leaf: leaf[0], run.problem.views)
-    logits = run.problem.black_box.predict(run.problem.generator(z)[None], handle)[0]
+    logits = black_box.predict(run.problem.generator(z)[None], handle)[0]
     return Centre(handle, run.problem.labels, logits)
 
 
@@ -45,16 +45,16 @@ def test_credits_by_class_give_the_true_gradient_of_every_classs_prompt(small_bl
     config = dataclasses.replace(small_config, prompt=PromptConfig(intrinsic_dim=4, std=0.01))
     run = _run(small_black_box, small_set, config, population_size=8, sigma=0.05)
     z = 0.3 * jax.random.normal(jax.random.key(3), run.state.search.z.shape)
-    loss, centre = collaborative.loss_of(run.method, _wild_head(run)), _centre(run, z)
+    loss, centre = collaborative.loss_of(run.method, _wild_head(run)), _centre(run, small_black_box, z)
     state = run.state.search._replace(z=z)
     asked = run.method.search.ask(state)
-    answers = run.problem.black_box.predict(run.problem.generator(asked), centre.handle)
+    answers = small_black_box.predict(run.problem.generator(asked), centre.handle)
     fitness = jax.vmap(candidates.by_class(loss, centre))(answers)
 
     slopes = (fitness[0::2] - fitness[1::2]) / (2 * 0.05)
     directions = (asked[0::2] - z) / 0.05
     estimate = jnp.einsum("pb,pbz->bz", slopes, directions) / len(directions)
-    gradient = collaborative.white_box_gradient(run.problem, loss, z, centre)
+    gradient = collaborative.white_box_gradient(run.problem.replace(black_box=small_black_box), loss, z, centre)
     np.testing.assert_allclose(estimate, gradient, rtol=0.02, atol=0.01 * float(jnp.abs(gradient).max()))
 
 
@@ -65,7 +65,7 @@ def test_a_candidate_is_judged_by_its_own_predictions_the_refined_ones_or_their_
     config = dataclasses.replace(small_config, consistency=ConsistencyConfig(weight=0.25))
     run = _run(small_black_box, small_set, config, fitness=fitness)
     head = _wild_head(run)
-    _, labels, logits = _centre(run, run.state.search.z)
+    _, labels, logits = _centre(run, small_black_box, run.state.search.z)
     refined = refinement.apply(head.params, logits)
 
     of_plain, of_refined = objectives.cross_entropy(logits, labels), objectives.cross_entropy(refined, labels)
@@ -78,7 +78,7 @@ def test_a_candidate_is_judged_by_its_own_predictions_the_refined_ones_or_their_
 def test_a_classs_prompt_moves_its_own_column_of_the_logits_alone(small_black_box, small_set, small_config):
     run = _run(small_black_box, small_set, small_config)
     z = run.state.search.z
-    centre, moved = _centre(run, z), _centre(run, z.at[1].set(1.0))
+    centre, moved = _centre(run, small_black_box, z), _centre(run, small_black_box, z.at[1].set(1.0))
     changed = jnp.abs(moved.logits - centre.logits).max(axis=0)
 
     assert changed[1] > 0.01
@@ -139,7 +139,7 @@ def test_the_scale_is_paid_for_from_the_budget(small_black_box, small_set, small
     measured = _run(small_black_box, small_set, small_config)
     given = _run(small_black_box, small_set, dataclasses.replace(small_config, prompt=PromptConfig(std=0.01)))
 
-    assert (measured.meter.ledger.prompts, given.meter.ledger.prompts) == (21, 0)
+    assert (measured.black_box.meter.ledger.prompts, given.black_box.meter.ledger.prompts) == (21, 0)
     assert measured.config.steps == 6
     assert given.config.steps == 8
 
@@ -226,7 +226,7 @@ def test_a_step_that_finds_no_finite_loss_goes_back_to_the_best_point_and_leaves
     small_black_box, small_set, small_config
 ):
     run = assembly.assemble(small_black_box, small_set, small_config)
-    placed, axes = assembly.place(run)
+    placed, axes = assembly.place(run, small_black_box)
     step = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), 1), axes)
     good = run.spread.fetch(step(placed, run.spread.mapped(run.state))[0])
     lost = good._replace(search=good.search._replace(z=np.full_like(good.search.z, np.nan)))
@@ -251,7 +251,7 @@ def _misled(run):
 def test_a_misleading_head_is_left_out(small_black_box, small_set, small_config):
     run = _run(small_black_box, small_set, small_config)
     models = _misled(run)
-    said = selection.answers(small_black_box, models, run.held_out, run.held_out_labels.size, run.meter)
+    said = selection.answers(run.black_box, models, run.held_out, run.held_out_labels.size)
     losses = selection.losses(said, run.held_out_labels)
 
     assert losses[selection.PROMPT] < losses[selection.REFINED]

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from craft_jax import blackbox, data, evaluation
-from craft_jax.blackbox import Meter
+from craft_jax.blackbox import Metered
 from craft_jax.data import pixels
 from craft_jax.serve import app, bodies
 from craft_jax.serve.limits import Counts, Limits, Refused
@@ -172,7 +172,7 @@ def test_a_tuned_model_labels_images(client, images, squares, tuned, small_black
     first, likeliest = images[0], {"top": "1"}
     content = first.read_bytes()
     handle = small_black_box.encode_images(squares)[:1]
-    expected = np.asarray(jax.nn.softmax(evaluation.logits(small_black_box, tuned, handle, 1, Meter(None))[1]))[0]
+    expected = np.asarray(jax.nn.softmax(evaluation.logits(Metered(small_black_box, None), tuned, handle, 1)[1]))[0]
     answer = client.post("/label", content=content).json()
     found = {best["label"]: best["probability"] for best in answer["top"]}
 

@@ -111,6 +111,33 @@ def test_only_the_black_boxs_room_imports_transformers():
     assert importers == {"blackbox"}
 
 
+# What asks the model: the room of the black box, the server of its owner, and what `Metered.program` books as a whole.
+ASKS = {"method/collaborative.py", "method/candidates.py", "clients/searching/steps.py", "encoding/encoder.py"}
+QUESTIONS = {"encode_images", "predict", "predict_texts", "predict_texts_in_parts", "predict_for_study"}
+
+
+def _asked_without_cost(path):
+    """The questions that a file calls, or hands on, without the keyword `cost`, but for those inside `program(...)`."""
+    tree = ast.parse(path.read_text())
+    booked = set()
+    for call in (
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ):
+        if call.func.attr == "program":
+            booked |= {id(node) for argument in call.args for node in ast.walk(argument)}
+        if any(keyword.arg == "cost" for keyword in call.keywords):
+            booked.add(id(call.func))
+    asked = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in QUESTIONS)
+    return [node.attr for node in asked if id(node) not in booked]
+
+
+@pytest.mark.parametrize(("room", "file"), _of(FILES))
+def test_every_question_to_a_black_box_says_what_it_costs(room, file):
+    if room in ("blackbox", "serve") or str(file.relative_to(PACKAGE)) in ASKS:
+        return
+    assert _asked_without_cost(file) == []
+
+
 @pytest.mark.parametrize("name", craft_jax.__all__)
 def test_every_public_name_is_there_and_documented(name):
     assert getattr(craft_jax, name).__doc__

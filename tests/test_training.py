@@ -133,7 +133,7 @@ def test_images_are_split_where_they_would_fill_a_quarter_of_a_devices_memory(se
 
 def test_a_device_holds_its_share_of_split_images(small_black_box, small_set, small_config):
     run = assembly.assemble(small_black_box, small_set, _with_run(small_config, devices=5, shard_images="yes"))
-    placed, _ = assembly.place(run)
+    placed, _ = assembly.place(run, small_black_box)
 
     assert isinstance(run.problem.views, np.ndarray)  # the whole is on no device
     assert run.problem.views.shape[:2] == (2, 12)
@@ -164,7 +164,7 @@ def test_too_few_devices_are_an_error_before_anything_is_written(tmp_path, small
 def test_nothing_moves_between_host_and_device_inside_the_loop(small_black_box, small_set, small_config):
     run = assembly.assemble(small_black_box, small_set, _with_run(small_config, devices=2))
     steps = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), 2))
-    problem, state = run.spread.replicate(run.problem), run.spread.mapped(run.state)
+    problem, state = assembly.place(run, small_black_box)[0], run.spread.mapped(run.state)
     state, _ = steps(problem, state)  # compiles, which moves constants
 
     with jax.transfer_guard("disallow"):
@@ -179,7 +179,7 @@ def test_only_losses_cross_devices_and_of_split_images_the_views_drawn(
     shard_images, features, small_black_box, small_set, small_config
 ):
     run = assembly.assemble(small_black_box, small_set, _with_run(small_config, devices=4, shard_images=shard_images))
-    placed, axes = assembly.place(run)
+    placed, axes = assembly.place(run, small_black_box)
     step = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), 1), axes)
     program = step.lower(placed, run.spread.mapped(run.state)).compile().as_text()
     width = run.problem.views.shape[-1]

@@ -15,7 +15,7 @@ from benchmarks import reference
 from benchmarks.on_gpu import clock
 from benchmarks.on_gpu.record import Record
 from craft_jax import blackbox, data, training
-from craft_jax.blackbox import Meter
+from craft_jax.blackbox import Metered
 from craft_jax.config import BUNDLED, Config, RunConfig
 from craft_jax.encoding import Encoder
 
@@ -37,7 +37,7 @@ def estimates(record: Record, precisions: tuple[str, ...]) -> None:
     images = [item.image for item in few.train]
     labels = np.array([item.label for item in few.train])
     exact_box = load("float32", few.class_names)
-    handle = Encoder(exact_box, Meter(budget=None)).centre_crops(images)
+    handle = Encoder(Metered(exact_box, budget=None)).centre_crops(images)
     prompts = _pairs(np.asarray(exact_box.initial_prompt))
     exact = _exact(few.class_names, prompts, np.asarray(handle, np.float64), labels)
     for precision in precisions:

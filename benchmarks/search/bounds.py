@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from benchmarks.search import study, tasks
 from craft_jax import blackbox, config
-from craft_jax.blackbox import Meter
+from craft_jax.blackbox import Metered
 from craft_jax.data import FewShotSet, hold_out
 from craft_jax.encoding import Encoder
 from craft_jax.method import stacked
@@ -91,7 +91,7 @@ def bound(few: FewShotSet, settings: config.Config) -> float:
     """Test accuracy in percent of the head in closed form on true features: the study's views, and held-out images."""
     box: Any = blackbox.from_settings(settings.black_box, few.class_names)
     kept, held_out = hold_out(few, settings.held_out, settings.seed)
-    encoder = Encoder(box, Meter(budget=None))
+    encoder = Encoder(Metered(box, budget=None))
     views = encoder.fixed_views(
         [item.image for item in kept.train], views=max(1, settings.data.views), pieces=0, seed=settings.seed
     )

@@ -45,19 +45,19 @@ class Quality(NamedTuple):
     expected: float
 
 
-def centre_of(run: Run) -> Centre:
+def centre_of(run: Run, problem: collaborative.Problem) -> Centre:
     """The first view of all images, under the unlearnt prompt."""
-    handle = jax.tree.map(lambda leaf: leaf[0], run.problem.views)
-    present = run.problem.generator(run.state.search.z)
-    return Centre(handle, run.problem.labels, run.problem.black_box.predict(present[None], handle)[0])
+    handle = jax.tree.map(lambda leaf: leaf[0], problem.views)
+    present = problem.generator(run.state.search.z)
+    return Centre(handle, problem.labels, problem.black_box.predict(present[None], handle)[0])
 
 
-def quality(run: Run, settings: SearchConfig) -> Quality:
+def quality(run: Run, problem: collaborative.Problem, settings: SearchConfig) -> Quality:
     """Of estimates by `settings`, each from directions of its own."""
-    loss, centre = collaborative.loss_of(run.method, run.state.head), centre_of(run)
+    loss, centre = collaborative.loss_of(run.method, run.state.head), centre_of(run, problem)
     z = run.state.search.z
-    truth = collaborative.white_box_gradient(run.problem, loss, z, centre).ravel()
-    fitness_of = candidates.by_class if run.problem.generator.per_class else candidates.by_candidate
+    truth = collaborative.white_box_gradient(problem, loss, z, centre).ravel()
+    fitness_of = candidates.by_class if problem.generator.per_class else candidates.by_candidate
     # Plain descent at rate 1 moves z by minus the estimate.
     plain = dataclasses.replace(settings, optimizer="sgd", schedule="constant", learning_rate=1.0)
 
@@ -73,7 +73,7 @@ def quality(run: Run, settings: SearchConfig) -> Quality:
 
         return (z - search.tell(state, jax.lax.map(ask, search.ask(state))).z).ravel()
 
-    draws = np.stack([estimate(run.problem, jax.random.key(i)) for i in range(DRAWS)])
+    draws = np.stack([estimate(problem, jax.random.key(i)) for i in range(DRAWS)])
     cosines = draws @ np.asarray(truth) / np.linalg.norm(draws, axis=1) / np.linalg.norm(truth)
     mean = draws.mean(axis=0)
     # The draws' own mean takes up a share of their variance.
@@ -83,20 +83,23 @@ def quality(run: Run, settings: SearchConfig) -> Quality:
     return Quality(float(cosines.mean()), float(spread), expected**0.5)
 
 
-def rows(run: Run, name: str) -> Iterator[str]:
+def rows(run: Run, problem: collaborative.Problem, name: str) -> Iterator[str]:
     """A line of the table for each setting."""
     for pairs in (5, 20, 80):
-        yield _row(run, name, SearchConfig(estimator="antithetic", sigma=1.0, population_size=2 * pairs))
+        yield _row(run, problem, name, SearchConfig(estimator="antithetic", sigma=1.0, population_size=2 * pairs))
     for sigma in (0.1, 0.3, 3.0):
-        yield _row(run, name, SearchConfig(estimator="antithetic", population_size=40, sigma=sigma))
+        yield _row(run, problem, name, SearchConfig(estimator="antithetic", population_size=40, sigma=sigma))
     for directions in ("gaussian", "rademacher"):
         yield _row(
-            run, name, SearchConfig(estimator="antithetic", sigma=1.0, population_size=40, directions=directions)
+            run,
+            problem,
+            name,
+            SearchConfig(estimator="antithetic", sigma=1.0, population_size=40, directions=directions),
         )
 
 
-def _row(run: Run, name: str, settings: SearchConfig) -> str:
-    found = quality(run, settings)
+def _row(run: Run, problem: collaborative.Problem, name: str, settings: SearchConfig) -> str:
+    found = quality(run, problem, settings)
     line = (
         f"| {name} | {settings.population_size // 2} | {settings.sigma} | {settings.directions} "
         f"| {found.cosine:.2f} | {found.expected:.2f} | {found.spread:.1f} |"
@@ -118,7 +121,7 @@ def main() -> None:
     ]
     for name, prompt in CONTEXTS.items():
         run = assembly.assemble(black_box, dataset, Config(prompt=prompt))
-        lines += rows(run, name)
+        lines += rows(run, run.problem.replace(black_box=black_box), name)
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -19,9 +19,9 @@ TASK, SHOTS, SEED, QUERIES = "caltech24", 16, 1, 2000
 STEPS, ROUNDS = 10, 5
 
 
-def steps_of(run: assembly.Run) -> timing.Call:
+def steps_of(run: assembly.Run, black_box: blackbox.BlackBox) -> timing.Call:
     """A function that makes `STEPS` collaborative steps in one call, as the loop does."""
-    placed, axes = assembly.place(run)
+    placed, axes = assembly.place(run, black_box)
     several = run.spread.compile(collaborative.run_steps(collaborative.build_step(run.method), STEPS), axes)
     return problem.carrying(several, placed, run.spread.mapped(run.state))
 
@@ -32,7 +32,7 @@ def main() -> None:
     black_box = blackbox.load("bundled", dataset.class_names)
     cells = [study.Cell(recipe, TASK, SHOTS, SEED, QUERIES) for recipe in study.TUNED]
     assembled = {cell.recipe: assembly.assemble(black_box, dataset, study.settings(cell)) for cell in cells}
-    times = timing.best({recipe: steps_of(run) for recipe, run in assembled.items()}, ROUNDS)
+    times = timing.best({recipe: steps_of(run, black_box) for recipe, run in assembled.items()}, ROUNDS)
     lines = [
         f"{TASK} at {SHOTS} shots, {len(dataset.train)} training photographs; times beside that of `craft`'s step, "
         f"the best of {ROUNDS} rounds in which all take turns. `python -m benchmarks.search.step_time`.",

@@ -5,12 +5,13 @@
 
 from craft_jax.blackbox import apis, interface
 from craft_jax.blackbox.apis import connect_api
-from craft_jax.blackbox.billing import CeilingReached, Estimate, cost_of, sent_to
+from craft_jax.blackbox.billing import CeilingReached, Estimate, cost_of
 from craft_jax.blackbox.features import Features, features_of
 from craft_jax.blackbox.interface import (
     SOFT_PROMPTS,
     TEXTS,
     BlackBox,
+    Described,
     GradientRefused,
     Handle,
     captions,
@@ -20,9 +21,9 @@ from craft_jax.blackbox.interface import (
 )
 from craft_jax.blackbox.loading import from_identity, from_settings, load
 from craft_jax.blackbox.meter import BudgetExceeded, Ledger, Meter, prompts_for
+from craft_jax.blackbox.metered import Metered
 from craft_jax.blackbox.owned import Owned, TextFeature
 from craft_jax.blackbox.remote import Owner, connect, is_remote, owners_errors
-from craft_jax.blackbox.texts import fits
 
 __all__ = [
     "CeilingReached",
@@ -36,10 +37,12 @@ __all__ = [
     "TextFeature",
     "BlackBox",
     "BudgetExceeded",
+    "Described",
     "GradientRefused",
     "Handle",
     "Ledger",
     "Meter",
+    "Metered",
     "Owned",
     "Owner",
     "captions",
@@ -47,7 +50,6 @@ __all__ = [
     "connect",
     "connect_api",
     "draw_views",
-    "fits",
     "from_identity",
     "from_settings",
     "interface",
@@ -56,5 +58,4 @@ __all__ = [
     "load",
     "owners_errors",
     "prompts_for",
-    "sent_to",
 ]

@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, UInt8
 
-from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Described, Handle, opaque
+from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Description, Handle, opaque
 from craft_jax.blackbox.texts import TextDoor, captions_of
 from craft_jax.blackbox.towers import text
 from craft_jax.blackbox.towers.blocks import Params
@@ -71,7 +71,7 @@ class ClipParts(NamedTuple):
     resizing: pixels.Resizing = pixels.USUAL
 
 
-class ClipBlackBox(Described):
+class ClipBlackBox(Description):
     """A CLIP that answers queries; see `interface.BlackBox` for its interface. Build it with `blackbox.load`.
 
     Its identity is model name, template, dtype and a fingerprint of parameters and preprocessing; its initial prompt

@@ -27,11 +27,8 @@ class GradientRefused(TypeError):
     """A gradient was asked for through a black box, which answers queries only."""
 
 
-class BlackBox(Protocol):
-    """A vision-language classifier that can only be queried.
-
-    A local black box is a pytree and its methods can be traced by jax.jit, vmap and pmap, but never differentiated.
-    """
+class Described(Protocol):
+    """What a black box tells of itself, for nothing; `Metered` tells it too."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -57,6 +54,14 @@ class BlackBox(Protocol):
     def initial_prompt(self) -> Float[Array, "n_ctx d"]:
         """The unlearnt soft prompt: the embedded words of the template."""
 
+
+class BlackBox(Described, Protocol):
+    """A vision-language classifier that can only be queried.
+
+    A local black box is a pytree and its methods can be traced by jax.jit, vmap and pmap, but never differentiated.
+    A run has it as a `Metered`, which counts what is asked.
+    """
+
     def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
         """Takes RGB images in; their handle answers any number of queries."""
 
@@ -69,8 +74,8 @@ class BlackBox(Protocol):
         """The logits of N images for each of T whole texts, up to a constant an image; asked from the host."""
 
 
-class Described(struct.PyTreeNode):
-    """What a black box tells of itself, kept; `BlackBox` says what each part is."""
+class Description(struct.PyTreeNode):
+    """What a black box tells of itself, kept; `Described` says what each part is."""
 
     _initial_prompt: Array
     _image_size: int = struct.field(pytree_node=False)
@@ -119,13 +124,13 @@ def opaque(query: F) -> F:
     return walled  # type: ignore[return-value]
 
 
-def captions(black_box: BlackBox, names: Sequence[str]) -> list[str]:
+def captions(black_box: Described, names: Sequence[str]) -> list[str]:
     """The caption of each name, by the black box's template."""
     template = black_box.identity["template"]
     return [template.replace("{}", name) for name in names]
 
 
-def check_finite(numbers: Any, black_box: BlackBox) -> None:
+def check_finite(numbers: Any, black_box: Described) -> None:
     """Raises UserError where a black box has answered, or brought about, NaN or infinity."""
     if not np.isfinite(np.asarray(numbers)).all():
         raise UserError(

@@ -18,7 +18,7 @@ from flax import struct
 from jax.experimental import io_callback
 from jaxtyping import Array, Float, Int, UInt8
 
-from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Described, Handle, opaque
+from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Description, Handle, opaque
 from craft_jax.errors import UserError, silenced
 
 _LEAST_PROBABILITY = 1e-6  # APIs round, and log 0 is no logit
@@ -133,7 +133,7 @@ class _Desk:
                 raise
 
 
-class RemoteBlackBox(Described):
+class RemoteBlackBox(Description):
     """A black box behind an `Owner`; see `interface.BlackBox` for its interface. Build it with `connect`.
 
     Its identity is its name, and a fingerprint of all that `connect` was told.

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, check_finite, prompts_for
+from craft_jax.blackbox import Handle, Ledger, Metered, prompts_for
 from craft_jax.clients import measures, privacy, trust
 from craft_jax.clients.privacy import Basis
 from craft_jax.clients.settings import ClientsConfig
@@ -23,8 +23,6 @@ from craft_jax.method import StackedHead, stacked
 
 Message = dict[str, np.ndarray]
 OFFER, JUDGE, SEND, SETTLE, SETTLE_HEAD = "offer", "judge", "send", "settle", "settle_head"
-
-_IMAGES_AT_ONCE = 1024
 
 
 class Answers(NamedTuple):
@@ -221,7 +219,6 @@ def change(head: StackedHead, answers: Float[np.ndarray, "N T"]) -> Float[np.nda
 
 
 def ask(
-    black_box: BlackBox,
     holding: Holding,
     public: Sequence[LazyImage],
     texts: Sequence[str],
@@ -239,13 +236,13 @@ def ask(
     def crops(images: Sequence[LazyImage]) -> np.ndarray:
         if not images:
             return np.zeros((0, len(texts)), np.float32)
-        return about(black_box, encoder.centre_crops(images), texts, encoder.meter, probing=False)
+        return about(encoder.black_box, encoder.centre_crops(images), texts, probing=False)
 
     train = [item.image for item in holding.train]
     handle = encoder.fixed_views(train, views=views, pieces=0, seed=seed)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), handle)
     return Answers(
-        train=about(black_box, flat, texts, encoder.meter, probing=True).reshape(views, len(train), len(texts)),
+        train=about(encoder.black_box, flat, texts, probing=True).reshape(views, len(train), len(texts)),
         labels=np.array([item.label for item in holding.train]),
         held_out=crops([item.image for item in holding.held_out]),
         held_out_labels=np.array([item.label for item in holding.held_out], int),
@@ -253,21 +250,14 @@ def ask(
     )
 
 
-def about(
-    black_box: BlackBox, handle: Handle, texts: Sequence[str], meter: Meter, *, probing: bool
-) -> Float[np.ndarray, "N T"]:
+def about(black_box: Metered, handle: Handle, texts: Sequence[str], *, probing: bool) -> Float[np.ndarray, "N T"]:
     """The logits of N encoded images for T texts, booked before they are asked for."""
     images = jax.tree.leaves(handle)[0].shape[0]
     prompts = prompts_for(len(texts), len(black_box.class_names))
-    cost = Ledger(prompts=prompts, texts=len(texts), probe_predictions=prompts * images)
-    meter.admit(cost if probing else Ledger(evaluation_predictions=prompts * images))
-    parts = []
-    for first in range(0, images, _IMAGES_AT_ONCE):
-        rows = jax.tree.map(lambda leaf, first=first: leaf[first : first + _IMAGES_AT_ONCE], handle)
-        parts.append(np.asarray(black_box.predict_texts(texts, rows)))
-    answers = np.concatenate(parts)
-    check_finite(answers, black_box)
-    return answers
+    cost = Ledger(evaluation_predictions=prompts * images)
+    if probing:
+        cost = Ledger(prompts=prompts, texts=len(texts), probe_predictions=prompts * images)
+    return black_box.predict_texts_in_parts(texts, handle, cost=cost)
 
 
 def _times(head: StackedHead, share: float) -> StackedHead:

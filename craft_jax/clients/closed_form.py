@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from craft_jax.blackbox import BlackBox, Ledger, Meter, is_remote
+from craft_jax.blackbox import BlackBox, Ledger, Metered, is_remote
 from craft_jax.clients import client, measures, strategy
 from craft_jax.clients.client import Answers, Client, Message, Personal
 from craft_jax.clients.report import Found
@@ -153,20 +153,18 @@ def _answers(
     if found:
         return found
     encoder = encoder_for(black_box, config)
-    answers = client.ask(
-        black_box, holding, federation.public, texts, encoder, views=max(config.data.views, 1), seed=config.seed
-    )
+    answers = client.ask(holding, federation.public, texts, encoder, views=max(config.data.views, 1), seed=config.seed)
     if keep:
         with naming_full_disk(keep.parent), replacing(keep) as partial:
-            ledger = json.dumps(dataclasses.asdict(encoder.meter.ledger))
+            ledger = json.dumps(dataclasses.asdict(encoder.black_box.meter.ledger))
             np.savez(partial, key=np.asarray(key), ledger=np.asarray(ledger), **answers._asdict())
-    return answers, encoder.meter.ledger
+    return answers, encoder.black_box.meter.ledger
 
 
 def encoder_for(black_box: BlackBox, config: Config) -> Encoder:
     """An encoder with a meter of its own, and the cache of encoded images where the settings allow it."""
     kept = config.run.reuse_features and not is_remote(black_box.identity)
-    return Encoder(black_box, Meter(budget=None), feature_cache.default_folder() if kept else None)
+    return Encoder(Metered(black_box, budget=None), feature_cache.default_folder() if kept else None)
 
 
 def _read(path: Path, key: str) -> tuple[Answers, Ledger] | None:
@@ -199,7 +197,7 @@ def _test(
     """Answers about the test photographs as a domain shows them; no client's."""
     encoder = encoder_for(black_box, config)
     images = in_domain([item.image for item in federation.test], domain)
-    return client.about(black_box, encoder.centre_crops(images), texts, encoder.meter, probing=False)
+    return client.about(encoder.black_box, encoder.centre_crops(images), texts, probing=False)
 
 
 def _secret(seed: int, *pair: int) -> bytes:

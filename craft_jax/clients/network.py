@@ -56,13 +56,17 @@ def join(
         say(f"asking about {len(holding.train)} photographs of {len(own.class_names)} classes")
         encoder = encoder_for(black_box, config)
         texts = texts_to_ask(black_box, config.probe.texts, None, config.seed)
-        answers = client.ask(
-            black_box, holding, public, texts, encoder, views=max(config.data.views, 1), seed=config.seed
-        )
+        answers = client.ask(holding, public, texts, encoder, views=max(config.data.views, 1), seed=config.seed)
         # Noise that others could draw again would hide nothing.
         rng = np.random.default_rng(secrets.randbits(128))
         return Client(
-            assigned.place, len(assigned.class_names), answers, how, rng, assigned.secrets, encoder.meter.ledger
+            assigned.place,
+            len(assigned.class_names),
+            answers,
+            how,
+            rng,
+            assigned.secrets,
+            encoder.black_box.meter.ledger,
         )
 
     done = flower.join(address, name, own.class_names, how, build)
@@ -70,9 +74,7 @@ def join(
     test = _relabelled(own.test, own.class_names, black_box.class_names)
     texts = texts_to_ask(black_box, config.probe.texts, None, config.seed)
     encoder = encoder_for(black_box, config)
-    tested = client.about(
-        black_box, encoder.centre_crops([item.image for item in test]), texts, encoder.meter, probing=False
-    )
+    tested = client.about(encoder.black_box, encoder.centre_crops([item.image for item in test]), texts, probing=False)
     labels = np.array([item.label for item in test])
     found = {
         title: float(np.nanmean(measures.by_class(np.asarray(stacked.apply(head, tested)), labels)))

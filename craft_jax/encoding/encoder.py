@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import PIL
 
-from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, is_remote, join_handles
+from craft_jax.blackbox import BlackBox, Described, Handle, Ledger, Metered, is_remote, join_handles
 from craft_jax.data import LazyImage, check_readable, pixels
 from craft_jax.distributed import devices, hosts
 from craft_jax.encoding import feature_cache
@@ -33,8 +33,7 @@ class Encoder:
     """Takes photographs to a black box.
 
     Attributes:
-      black_box: whose image side.
-      meter: stands before every image.
+      black_box: whose image side, behind its meter.
       cache: folder of encoded images; None keeps none.
       spread: the devices that share the work. All hosts of it must call the same methods, and get the same handles;
         host 0 alone looks at the cache. None is this process's first device, whatever other hosts do.
@@ -42,8 +41,7 @@ class Encoder:
       opened_first: photographs opened before any image is encoded, so that all unreadable ones are named.
     """
 
-    black_box: BlackBox
-    meter: Meter
+    black_box: Metered
     cache: Path | None = None
     spread: devices.Spread | None = None
     stream: TextIO | None = None
@@ -109,7 +107,7 @@ class Encoder:
             raise UserError("there are no images to encode; give one at least")
         count = sum(map(len, crops))
         batch = min(batch_size(self.black_box.image_size), count)
-        like = jax.eval_shape(self.black_box.encode_images, _blank(self.black_box, count))
+        like = self.black_box.handle_of(count)
 
         key = functools.cache(lambda: _content_key(self.black_box, images, crops_name))
         if self.spread and hosts.several():
@@ -122,17 +120,20 @@ class Encoder:
             path = entry()
             return path and feature_cache.read(path, like, self._say)
 
-        def encode(batches: range) -> Handle:
-            part = _between(images, crops, batches.start * batch, batches.stop * batch)
-            return self._in_batches(*part, batch, like)
+        batches = -(-count // batch)
+
+        def encoding(black_box: BlackBox) -> Callable[[], Handle]:
+            def encode(some: range) -> Handle:
+                part = _between(images, crops, some.start * batch, some.stop * batch)
+                return self._in_batches(black_box, *part, batch, like)
+
+            return lambda: hosts.in_shares(batches, batch, encode) if self.spread else encode(range(batches))
 
         found = hosts.handle_of_first(kept, like) if self.spread else kept()
         if found is not None:
             return found
         self._open_first()
-        self.meter.admit(Ledger(images_encoded=count))
-        batches = -(-count // batch)
-        padded = hosts.in_shares(batches, batch, encode) if self.spread else encode(range(batches))
+        padded = self.black_box.program(encoding)(Ledger(images_encoded=count))
         handle = jax.tree.map(lambda leaf: leaf[:count], padded)
         if (not self.spread or hosts.is_first()) and (path := entry()):
             feature_cache.write(path, handle)
@@ -156,6 +157,7 @@ class Encoder:
 
     def _in_batches(
         self,
+        black_box: BlackBox,
         images: Sequence[LazyImage],
         crops: Sequence[Sequence[pixels.Crop]],
         batch: int,
@@ -163,8 +165,8 @@ class Encoder:
     ) -> Handle:
         """The handle of these images on this host's devices, a batch on each at a time; whole batches of NumPy rows."""
         spread = self.spread or devices.Spread(jax.local_devices()[:1])
-        encode = _encoding_on(spread, self.black_box)
-        squares = pixels.batches(images, crops, self.black_box.image_size, batch)
+        encode = _encoding_on(spread, black_box)
+        squares = pixels.batches(images, crops, black_box.image_size, batch)
         count, at_once = sum(map(len, crops)), len(spread.own)
         handles: list[Handle] = []
         with EncodingProgress(count, self.stream) as progress:
@@ -221,11 +223,7 @@ def batch_size(image_size: int) -> int:
     return min(256, max(16, 256 * 224**2 // image_size**2))
 
 
-def _blank(black_box: BlackBox, count: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((count, black_box.image_size, black_box.image_size, 3), np.uint8)
-
-
-def _content_key(black_box: BlackBox, images: Sequence[LazyImage], crops_name: str) -> str:
+def _content_key(black_box: Described, images: Sequence[LazyImage], crops_name: str) -> str:
     """Of everything that an encoded image depends on, down to the platform, whose bits differ in the last place."""
     owner = black_box.identity
     parts = [

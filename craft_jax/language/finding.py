@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from craft_jax.blackbox import BlackBox, Ledger, Meter
+from craft_jax.blackbox import Described, Ledger, Metered
 from craft_jax.config import ASKS_CHAT, ChatConfig, LanguageConfig, check_language
 from craft_jax.distributed import hosts
 from craft_jax.errors import UserError
@@ -28,9 +28,8 @@ _MOST_ANSWERS = 2**28  # numbers kept in memory while the search goes
 
 
 def find(
-    black_box: BlackBox,
+    black_box: Metered,
     shown: Shown,
-    meter: Meter,
     *,
     language: LanguageConfig,
     chat: ChatConfig,
@@ -42,9 +41,8 @@ def find(
     """Searches, or goes on where a killed run stopped; of several hosts the first one asks, and tells the others.
 
     Args:
-      black_box: that takes texts.
+      black_box: that takes texts, behind its meter.
       shown: the photographs.
-      meter: stands before every question.
       language: what is proposed, by whom, how much.
       chat: the language model, where one is asked.
       texts: of the head on all of them, at most.
@@ -59,7 +57,7 @@ def find(
     check_language("texts", language, chat)
 
     def alone() -> dict[str, Any]:
-        found = _find(black_box, shown, meter, language, chat, texts, seed, folder, say)
+        found = _find(black_box, shown, language, chat, texts, seed, folder, say)
         return _packed(found, Ledger())
 
     held = hosts.first_alone(alone)
@@ -67,9 +65,8 @@ def find(
 
 
 def _find(
-    black_box: BlackBox,
+    black_box: Metered,
     shown: Shown,
-    meter: Meter,
     language: LanguageConfig,
     chat: ChatConfig,
     texts: int,
@@ -82,19 +79,18 @@ def _find(
     held = kept.result()
     if held is not None:
         told = json.loads(str(held["told"]))
-        meter.admit(Ledger(**told["cost"]))
+        black_box.meter.admit(Ledger(**told["cost"]))
         return _unpacked(held, told)
+    meter = black_box.meter
     before = meter.ledger - meter.sent
     first = Wording(black_box.identity["template"])
     board = Board(black_box, shown, first, mixed=language.what != "templates", seed=seed)
     ask, spent = _proposer(language, chat, board, seed)
     pool = mutation.pool(first, language.start, language.what, black_box.class_names, seed)
-    search.run(
-        black_box, shown, meter, board, pool=pool, ask=ask, spent=spent, wordings=language.wordings, kept=kept, say=say
-    )
+    search.run(black_box, shown, board, pool=pool, ask=ask, spent=spent, wordings=language.wordings, kept=kept, say=say)
     if not board.state.scored:
         raise UserError("the query budget pays for no set of captions; raise query_budget")
-    found = results.of_board(board, black_box, shown, meter, texts=texts)
+    found = results.of_board(board, black_box, shown, texts=texts)
     kept.end(_packed(found, meter.ledger - meter.sent - before))
     return found
 
@@ -130,7 +126,7 @@ def _within_memory(shown: Shown, language: LanguageConfig, classes: int) -> Show
     return shown._replace(views=jax.tree.map(lambda leaf: leaf[:fitting], shown.views))
 
 
-def _key(black_box: BlackBox, shown: Shown, language: LanguageConfig, chat: ChatConfig, texts: int, seed: int) -> str:
+def _key(black_box: Described, shown: Shown, language: LanguageConfig, chat: ChatConfig, texts: int, seed: int) -> str:
     """Of everything that the answers depend on."""
     asked = (chat.model, chat.calls, chat.reply_tokens) if language.proposer in ASKS_CHAT else ()
     parts = (

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from craft_jax.blackbox import BlackBox, Ledger, Meter, prompts_for
+from craft_jax.blackbox import Ledger, Metered, prompts_for
 from craft_jax.language import ask_tell, combination, search
 from craft_jax.language.search import Board, Shown
 from craft_jax.language.wordings import Wording, captions
@@ -33,14 +33,13 @@ class Found(NamedTuple):
     told: dict[str, Any]
 
 
-def of_board(board: Board, black_box: BlackBox, shown: Shown, meter: Meter, *, texts: int) -> Found:
+def of_board(board: Board, black_box: Metered, shown: Shown, *, texts: int) -> Found:
     """The three, from the answers on the board; the head asks held-out images its texts, and nothing else is asked.
 
     Args:
       board: with one wording at least.
       black_box: that was asked.
       shown: the photographs.
-      meter: stands before what held-out images are asked.
       texts: of the head at most, or as many as there are classes.
     """
     scored = board.state.scored
@@ -52,7 +51,7 @@ def of_board(board: Board, black_box: BlackBox, shown: Shown, meter: Meter, *, t
     del answers
     shares = weights.mean(axis=0)
     used = np.argsort(-shares, kind="stable")[: int(np.sum(shares > 0))]
-    probes, target = _probes(board, black_box, shown, meter, [one.wording for one in order], texts)
+    probes, target = _probes(board, black_box, shown, [one.wording for one in order], texts)
     heads = {
         BEST: (tuple(captions(best, board.class_names)), _plain(len(board.class_names))),
         COMBINED: mixed([scored[k].wording for k in used], weights[:, used], board.class_names),
@@ -104,7 +103,7 @@ def _plain(classes: int) -> StackedHead:
 
 
 def _probes(
-    board: Board, black_box: BlackBox, shown: Shown, meter: Meter, wordings: Sequence[Wording], most: int
+    board: Board, black_box: Metered, shown: Shown, wordings: Sequence[Wording], most: int
 ) -> tuple[tuple[tuple[str, ...], StackedHead], Float[np.ndarray, "V N C"]]:
     """The head in closed form on the texts of the wordings, those of the first as its plain logits."""
     classes, (views, images) = len(board.class_names), shown.shape
@@ -114,8 +113,8 @@ def _probes(
     held_out = np.zeros((0, len(texts)), np.float32)
     if shown.held_out is not None:
         count = len(shown.held_out_labels)
-        meter.admit(Ledger(evaluation_predictions=prompts_for(len(texts), classes) * count))
-        held_out = search.answers_about(black_box, shown.held_out, count, texts)
+        cost = Ledger(evaluation_predictions=prompts_for(len(texts), classes) * count)
+        held_out = search.answers_about(black_box, shown.held_out, texts, cost)
     of = stacked.statistics(answers, board.shots.labels, classes)
     head = stacked.fit(of, images / classes, held_out, shown.held_out_labels)
     logits = stacked.centred(stacked.apply(head, answers)).astype(np.float32)

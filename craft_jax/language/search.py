@@ -11,13 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from craft_jax.blackbox import (
-    BlackBox,
     CeilingReached,
+    Described,
     Handle,
     Ledger,
-    Meter,
-    check_finite,
-    fits,
+    Metered,
     is_remote,
     prompts_for,
 )
@@ -26,7 +24,6 @@ from craft_jax.language.ask_tell import Ask, Proposal, State
 from craft_jax.language.kept import Kept, Round
 from craft_jax.language.wordings import Wording, captions
 
-_ROWS_AT_ONCE = 1024
 _SHOWN = 60  # characters of a template in a note
 _LEAST_GAIN = 1.0  # nats over all images, beyond what the best of so many captions gains by chance
 
@@ -66,7 +63,7 @@ class Board:
       seed: of the folds.
     """
 
-    def __init__(self, black_box: BlackBox, shown: Shown, first: Wording, mixed: bool, seed: int) -> None:
+    def __init__(self, black_box: Described, shown: Shown, first: Wording, mixed: bool, seed: int) -> None:
         views, images = shown.shape
         self.class_names = black_box.class_names
         self.shots = scoring.shots_of(np.tile(shown.labels, views), np.tile(np.arange(images), views), seed)
@@ -131,9 +128,8 @@ class Board:
 
 
 def run(
-    black_box: BlackBox,
+    black_box: Metered,
     shown: Shown,
-    meter: Meter,
     board: Board,
     *,
     pool: Sequence[Wording],
@@ -148,7 +144,6 @@ def run(
     Args:
       black_box: that takes texts.
       shown: the photographs.
-      meter: stands before every question.
       board: empty.
       pool: wordings to begin with.
       ask: the proposer.
@@ -161,6 +156,7 @@ def run(
       UserError: where a caption does not fit, an answer is not finite, or a language model does not answer.
     """
     classes = len(board.class_names)
+    meter = black_box.meter
     room = wordings if meter.budget is None else min(wordings, meter.budget - meter.ledger.prompts)
     rounds = kept.rounds()
     for one in rounds:
@@ -179,8 +175,7 @@ def run(
         if not admitted and not proposal.calls:
             return
         cost = _cost(board, shown, texts) + _of_chat(spent() - before, proposal)
-        meter.admit(cost)
-        answers = _answers(black_box, shown, texts)
+        answers = _answers(black_box, shown, texts, cost)
         one = Round(proposal._replace(wordings=admitted), cost, tuple(texts), answers)
         kept.add(number, one)
         board.tell(one)
@@ -195,11 +190,11 @@ def _line(state: State) -> str:
     return f"{len(state.scored)} wordings{calls}, the best so far, loss {best.loss:.4f}: {best.wording}"
 
 
-def _fitting(black_box: BlackBox, proposal: Proposal, class_names: Sequence[str]) -> Proposal:
+def _fitting(black_box: Metered, proposal: Proposal, class_names: Sequence[str]) -> Proposal:
     """The wordings whose captions the model takes, with a note of the others."""
     taken, notes = [], list(proposal.notes)
     for wording in proposal.wordings:
-        if all(fits(black_box, text) for text in captions(wording, class_names)):
+        if all(black_box.fits(text) for text in captions(wording, class_names)):
             taken.append(wording)
         else:
             notes.append(f"{ascii(wording.template[:_SHOWN])}: a caption of it has more tokens than the model takes")
@@ -230,17 +225,18 @@ def _of_chat(sent: Ledger, proposal: Proposal) -> Ledger:
     return Ledger(proposal_calls=proposal.calls, proposal_tokens=sent.tokens, proposal_money=sent.money)
 
 
-def _answers(black_box: BlackBox, shown: Shown, texts: Sequence[str]) -> Float[np.ndarray, "M T"]:
+def _answers(black_box: Metered, shown: Shown, texts: Sequence[str], cost: Ledger) -> Float[np.ndarray, "M T"]:
     """Of all rows, view after view."""
     views, images = shown.shape
     rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), shown.views)
     if not texts:
+        black_box.meter.admit(cost)  # of a language model alone
         return np.zeros((views * images, 0), np.float32)
-    return answers_about(black_box, rows, views * images, texts)
+    return answers_about(black_box, rows, texts, cost)
 
 
-def answers_about(black_box: BlackBox, handle: Handle, images: int, texts: Sequence[str]) -> Float[np.ndarray, "M T"]:
-    """Of M images, comparable over questions.
+def answers_about(black_box: Metered, handle: Handle, texts: Sequence[str], cost: Ledger) -> Float[np.ndarray, "M T"]:
+    """Of M images, comparable over questions, and booked first.
 
     A remote black box may answer up to a constant an image, another one each time. So it is asked the classes' usual
     captions each time too, and their mean is taken off.
@@ -248,12 +244,7 @@ def answers_about(black_box: BlackBox, handle: Handle, images: int, texts: Seque
     template = black_box.identity["template"]
     usual = captions(Wording(template), black_box.class_names) if is_remote(black_box.identity) else []
     asked = list(dict.fromkeys([*usual, *texts]))
-    parts = []
-    for first in range(0, images, _ROWS_AT_ONCE):
-        rows = jax.tree.map(lambda leaf, first=first: leaf[first : first + _ROWS_AT_ONCE], handle)
-        parts.append(np.asarray(black_box.predict_texts(asked, rows)))
-    answers = np.concatenate(parts)
-    check_finite(answers, black_box)
+    answers = black_box.predict_texts_in_parts(asked, handle, cost=cost)
     if usual:
         answers = answers - answers[:, : len(set(usual))].mean(axis=1, keepdims=True)
     places = {text: place for place, text in enumerate(asked)}

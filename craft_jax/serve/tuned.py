@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from craft_jax import evaluation, tuned_model
-from craft_jax.blackbox import Meter, Owned
+from craft_jax.blackbox import Metered, Owned
 from craft_jax.serve import bodies
 from craft_jax.serve.limits import Refused
 from craft_jax.serve.model import Served
@@ -35,7 +35,7 @@ class Labeller:
 
         def probabilities(features: Float[np.ndarray, "N p"]) -> Float[np.ndarray, "N C"]:
             handle = jnp.asarray(owned.padded(features))
-            _, refined = evaluation.logits(black_box, tuned, handle, len(features), Meter(budget=None))
+            _, refined = evaluation.logits(Metered(black_box, budget=None), tuned, handle, len(features))
             return np.asarray(jax.nn.softmax(refined))[: len(features)]
 
         self.served, self.class_names = served, tuned.class_names

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from craft_jax import evaluation, tuned_model
-from craft_jax.blackbox import BlackBox, Meter
+from craft_jax.blackbox import BlackBox, Metered
 from craft_jax.data import FewShotSet, Labelled
 from craft_jax.encoding import Encoder
 from craft_jax.method import objectives
@@ -35,12 +35,12 @@ def on_other_classes(tuned: TunedModel, black_box: BlackBox, dataset: FewShotSet
       UserError: where the black box is another than the one that the prompt was tuned for.
     """
     tuned_model.check_owner(tuned, black_box)
-    meter = Meter(budget=0)  # a test takes predictions, and never a prompt of the search's
+    metered = Metered(black_box, budget=0)  # a test takes predictions, and never a prompt of the search's
     images = [item.image for item in dataset.test]
-    handle = Encoder(black_box, meter, cache, opened_first=images).centre_crops(images)
+    handle = Encoder(metered, cache, opened_first=images).centre_crops(images)
     labels = evaluation.labels_of(dataset.test)
     unlearnt, learnt = (
-        100 * float(objectives.accuracy(evaluation.ask(black_box, prompt, handle, labels.size, meter), labels))
+        100 * float(objectives.accuracy(evaluation.ask(metered, prompt, handle, labels.size), labels))
         for prompt in (black_box.initial_prompt, tuned.prompt)
     )
     return {
@@ -49,7 +49,7 @@ def on_other_classes(tuned: TunedModel, black_box: BlackBox, dataset: FewShotSet
         "classes": len(dataset.class_names),
         "test_images": len(dataset.test),
         "split": dataset.split,
-        "ledger": dataclasses.asdict(meter.ledger),
+        "ledger": dataclasses.asdict(metered.meter.ledger),
     }
 
 
@@ -64,18 +64,18 @@ def on_shifted_images(
     Raises:
       UserError: where the model was tuned for another black box or other classes.
     """
-    meter = Meter(budget=0)
+    metered = Metered(black_box, budget=0)
     lazy = [item.image for item in images]
-    handle = Encoder(black_box, meter, cache, opened_first=lazy).centre_crops(lazy)
+    handle = Encoder(metered, cache, opened_first=lazy).centre_crops(lazy)
     labels = evaluation.labels_of(images)
-    _, deployed = evaluation.logits(black_box, tuned, handle, len(images), meter)
-    unlearnt = evaluation.ask(black_box, black_box.initial_prompt, handle, len(images), meter)
+    _, deployed = evaluation.logits(metered, tuned, handle, len(images))
+    unlearnt = evaluation.ask(metered, black_box.initial_prompt, handle, len(images))
     return {
         "zero_shot": accuracy_among_shown(unlearnt, labels),
         "accuracy": accuracy_among_shown(deployed, labels),
         "classes": len(np.unique(labels)),
         "test_images": len(images),
-        "ledger": dataclasses.asdict(meter.ledger),
+        "ledger": dataclasses.asdict(metered.meter.ledger),
     }
 
 

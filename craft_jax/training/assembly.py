@@ -3,6 +3,8 @@
 The last place that sees the whole configuration, beside the loop.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -16,14 +18,13 @@ from craft_jax.blackbox import (
     SOFT_PROMPTS,
     TEXTS,
     BlackBox,
+    Described,
     Handle,
     Ledger,
-    Meter,
-    check_finite,
+    Metered,
     interface,
     is_remote,
     prompts_for,
-    sent_to,
 )
 from craft_jax.config import TEXTS_ALONE, Config
 from craft_jax.data import FewShotSet, hold_out
@@ -32,16 +33,14 @@ from craft_jax.encoding import Encoder, feature_cache
 from craft_jax.errors import UserError
 from craft_jax.method import (
     Method,
+    Metrics,
     Problem,
     StackedHead,
     TuningState,
-    calibration,
     candidates,
     collaborative,
     estimators,
-    prompt,
 )
-from craft_jax.randomness import Stream, stream_key
 from craft_jax.training import from_settings, probing
 from craft_jax.training.probing import Probed
 
@@ -56,7 +55,8 @@ class Run(NamedTuple):
     Attributes:
       config: the settings.
       steps: collaborative steps that the budget pays for.
-      problem: what the step looks at, its views in the host's memory until `place` puts them on the devices.
+      problem: what the step looks at, its views in the host's memory and without the black box until `place` puts both
+        on the devices.
       probed: what the texts have found; None where none were asked.
       worded: what a search over texts has found; None where there was none.
       prompt_std: the prompt's `std`, as set or measured.
@@ -64,7 +64,7 @@ class Run(NamedTuple):
       state: where it starts.
       cost_of_step: what it asks of the black box.
       spread: the devices.
-      meter: stands before every query.
+      black_box: what is asked, behind its meter.
       held_out, held_out_labels: encoded images to choose by; None where there are none.
       test, test_labels: encoded test images, for measuring alone.
     """
@@ -79,7 +79,7 @@ class Run(NamedTuple):
     state: TuningState
     cost_of_step: Ledger
     spread: devices.Spread
-    meter: Meter
+    black_box: Metered
     held_out: Handle | None
     held_out_labels: Array
     test: Handle
@@ -116,12 +116,12 @@ def assemble(
     if remote:
         _check_remote(config)
     spread = devices.Spread(devices.choose(1 if remote else config.run.devices))
-    meter = Meter(config.budget, sent=sent_to(black_box))
+    metered = Metered(black_box, config.budget)
     # What stands for an image is an owner's business, and may not outlive this process.
     cache = feature_cache.default_folder() if config.run.reuse_features and not remote else None
     dataset, held_out = hold_out(dataset, config.held_out, config.seed)
     train, choices, test = ([item.image for item in part] for part in (dataset.train, held_out, dataset.test))
-    encoder = Encoder(black_box, meter, cache, spread, stream if hosts.is_first() else None, [*train, *choices, *test])
+    encoder = Encoder(metered, cache, spread, stream if hosts.is_first() else None, [*train, *choices, *test])
     shown, pieces = views_of(config)
     if config.probe.texts:
         views = encoder.fixed_views(train, views=shown, pieces=pieces, seed=config.seed)
@@ -134,13 +134,13 @@ def assemble(
     about = probing.Asked(
         views, np.asarray(labels), labelled_views, held_out_handle, np.asarray(held_out_labels), dataset.digest()
     )
-    worded = _put_into_words(black_box, about, meter, config, workdir, stream) if config.learn == "texts" else None
+    worded = _put_into_words(metered, about, config, workdir, stream) if config.learn == "texts" else None
     if worded:
         texts, head = worded.heads[language.PROBES]
         probed: Probed | None = Probed(texts, head, worded.target)
     else:
-        probed = _probe(black_box, about, meter, config, workdir, stream)
-    std = measured_std or hosts.first_alone(lambda: prompt_std(black_box, views, config, meter))
+        probed = _probe(metered, about, config, workdir, stream)
+    std = measured_std or hosts.first_alone(lambda: from_settings.prompt_std(metered, views, config))
     steps = _steps(config, probed, len(black_box.class_names))
     generator = from_settings.build_generator(black_box, config, std)
     method = from_settings.build_method(
@@ -155,7 +155,7 @@ def assemble(
         config=config,
         steps=steps,
         problem=Problem(
-            black_box=black_box,
+            black_box=None,  # type: ignore[arg-type]  # until `place`
             generator=generator,
             views=views,
             labels=labels,
@@ -171,7 +171,7 @@ def assemble(
             method, config.search.population_size, images=answering * len(train), trained=len(train)
         ),
         spread=spread,
-        meter=meter,
+        black_box=metered,
         held_out=held_out_handle,
         held_out_labels=held_out_labels,
         test=test_handle,
@@ -193,9 +193,8 @@ def _steps(config: Config, probed: Probed | None, classes: int) -> int:
 
 
 def _probe(
-    black_box: BlackBox,
+    black_box: Metered,
     about: probing.Asked,
-    meter: Meter,
     config: Config,
     workdir: Path | None,
     stream: TextIO | None,
@@ -208,7 +207,6 @@ def _probe(
         found = probing.probe(
             black_box,
             about,
-            meter,
             texts=config.probe.texts,
             seed=config.seed,
             keep=workdir / probing.FILE if workdir else None,
@@ -222,14 +220,13 @@ def _probe(
 
 
 def _put_into_words(
-    black_box: BlackBox, about: probing.Asked, meter: Meter, config: Config, workdir: Path | None, stream: Any
+    black_box: Metered, about: probing.Asked, config: Config, workdir: Path | None, stream: Any
 ) -> language.Found:
     """What a search over texts finds."""
     shown = language.Shown(about.views, about.labels, about.held_out, about.held_out_labels, about.content)
     return language.find(
         black_box,
         shown,
-        meter,
         language=config.language,
         chat=config.chat,
         texts=config.probe.texts,
@@ -239,7 +236,7 @@ def _put_into_words(
     )
 
 
-def check_takes(black_box: BlackBox, config: Config) -> None:
+def check_takes(black_box: Described, config: Config) -> None:
     """Raises UserError where the settings ask what the black box does not take."""
     model = black_box.identity["model"]
     if config.learn not in TEXTS_ALONE and SOFT_PROMPTS not in black_box.takes:
@@ -261,13 +258,26 @@ def _check_remote(config: Config) -> None:
         raise UserError("search.estimator=white-box takes a gradient, which a remote black box does not give")
 
 
-def place(run: Run) -> tuple[Problem, Any]:
+def place(run: Run, black_box: BlackBox) -> tuple[Problem, Any]:
     """The problem on the devices, and which of its axes are split over them, as `Spread.compile` takes it."""
+    problem = run.problem.replace(black_box=black_box)
     if run.method.draw_views is interface.draw_views:
-        return run.spread.replicate(run.problem), None
-    whole = run.problem.replace(views=None)
+        return run.spread.replicate(problem), None
+    whole = problem.replace(views=None)
     placed = run.spread.replicate(whole).replace(views=run.spread.split(run.problem.views, axis=1))
     return placed, Problem(black_box=None, generator=None, views=0, labels=None, seed_key=None)  # type: ignore[arg-type]
+
+
+def steps_of(run: Run) -> Callable[[Ledger, int, TuningState], tuple[TuningState, Metrics]]:
+    """(cost, how many steps, state on the devices) -> the state after them, and their metrics; booked first."""
+    one_step = collaborative.build_step(run.method)
+
+    def build(black_box: BlackBox) -> Callable[[int, TuningState], tuple[TuningState, Metrics]]:
+        placed, axes = place(run, black_box)
+        several = functools.cache(lambda steps: run.spread.compile(collaborative.run_steps(one_step, steps), axes))
+        return lambda steps, state: several(steps)(placed, state)
+
+    return run.black_box.program(build)
 
 
 def _splits_images(setting: str, views: Handle, device: jax.Device) -> bool:
@@ -275,23 +285,3 @@ def _splits_images(setting: str, views: Handle, device: jax.Device) -> bool:
         return setting == "yes"
     memory: int = (device.memory_stats() or {}).get("bytes_limit", 0)  # a CPU tells none, and its devices share it
     return memory > 0 and sum(leaf.nbytes for leaf in jax.tree.leaves(views)) > memory // _SHARE_OF_MEMORY
-
-
-def prompt_std(black_box: BlackBox, views: Handle, config: Config, meter: Meter) -> float:
-    """The prompt's `std`: as set, or measured by the first queries."""
-    if SOFT_PROMPTS not in black_box.takes:
-        return 0.0
-    if config.prompt.std or not config.calibration_prompts:
-        return config.prompt.std or float(jnp.sqrt(jnp.mean(black_box.initial_prompt**2)))
-    shown = calibration.evenly_spaced(jax.tree.leaves(views)[0].shape[1])
-    handle = jax.tree.map(lambda leaf: leaf[0, shown], views)
-    images = jax.tree.leaves(handle)[0].shape[0]
-    asked = config.calibration_prompts
-    meter.admit(Ledger(prompts=asked, search_predictions=asked * images))
-    key, classes = stream_key(config.seed, Stream.CALIBRATION), from_settings.classes_apart(black_box, config)
-    prompts = calibration.perturbed(key, black_box.initial_prompt, classes)
-    answers = jnp.concatenate([black_box.predict(one[None], handle) for one in prompts])
-    check_finite(answers, black_box)
-    settings = config.prompt
-    moved = prompt.movement(settings.context, intrinsic_dim=settings.intrinsic_dim, rank=settings.rank)
-    return calibration.scale(black_box.initial_prompt, answers) / moved

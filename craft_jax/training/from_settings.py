@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from craft_jax.blackbox import BlackBox, Handle
+from craft_jax.blackbox import SOFT_PROMPTS, Described, Handle, Ledger, Metered, check_finite
 from craft_jax.config import GAUSS_NEWTON, Config
-from craft_jax.method import Method, TuningState, divergence, estimators, prompt, refinement
+from craft_jax.method import Method, TuningState, calibration, divergence, estimators, prompt, refinement
 from craft_jax.randomness import Stream, stream_key
 
 _CHUNK_BYTES = 2 * 2**30
@@ -15,12 +15,35 @@ _FILLING_CAPTIONS = 8192  # that keep an accelerator busy
 _ANSWERS = 2**22  # numbers that a prompt answers in a step of Gauss-Newton, which keeps those of all prompts
 
 
+def prompt_std(black_box: Metered, views: Handle, config: Config) -> float:
+    """The prompt's `std`: as set, or measured by the first queries."""
+    if SOFT_PROMPTS not in black_box.takes:
+        return 0.0
+    if config.prompt.std or not config.calibration_prompts:
+        return config.prompt.std or float(jnp.sqrt(jnp.mean(black_box.initial_prompt**2)))
+    shown = calibration.evenly_spaced(jax.tree.leaves(views)[0].shape[1])
+    handle = jax.tree.map(lambda leaf: leaf[0, shown], views)
+    images = jax.tree.leaves(handle)[0].shape[0]
+    asked = config.calibration_prompts
+    cost = Ledger(prompts=asked, search_predictions=asked * images)
+    key, classes = stream_key(config.seed, Stream.CALIBRATION), classes_apart(black_box, config)
+    prompts = calibration.perturbed(key, black_box.initial_prompt, classes)
+    ask = black_box.program(
+        lambda asked: lambda: jnp.concatenate([asked.predict(one[None], handle) for one in prompts])
+    )
+    answers = ask(cost)
+    check_finite(answers, black_box)
+    settings = config.prompt
+    moved = prompt.movement(settings.context, intrinsic_dim=settings.intrinsic_dim, rank=settings.rank)
+    return calibration.scale(black_box.initial_prompt, answers) / moved
+
+
 def fits_whole_answers(config: Config) -> bool:
     """Whether prompts are fitted to the probes' head."""
     return config.search.estimator == GAUSS_NEWTON and config.learn in ("both", "prompt")
 
 
-def build_generator(black_box: BlackBox, config: Config, std: float) -> prompt.PromptGenerator:
+def build_generator(black_box: Described, config: Config, std: float) -> prompt.PromptGenerator:
     """The map from z to soft prompts that the settings name, in units of `std`."""
     settings, start = config.prompt, black_box.initial_prompt
     key = stream_key(config.seed, Stream.PROJECTION)
@@ -36,7 +59,7 @@ def build_generator(black_box: BlackBox, config: Config, std: float) -> prompt.P
     )
 
 
-def classes_apart(black_box: BlackBox, config: Config) -> int:
+def classes_apart(black_box: Described, config: Config) -> int:
     """C where each class has a soft prompt of its own, 0 where they share one."""
     return len(black_box.class_names) if config.prompt.context == "class" else 0
 

@@ -6,7 +6,6 @@ report.html, report.md and curve.png.
 
 import contextlib
 import dataclasses
-import functools
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from craft_jax.data import FewShotSet
 from craft_jax.distributed import hosts
 from craft_jax.errors import Interrupted
 from craft_jax.files import json_text, sole_writer, write_atomically
-from craft_jax.method import TuningState, collaborative
+from craft_jax.method import TuningState
 from craft_jax.precision import in_32_bits
 from craft_jax.reporting import PREDICTIONS, write_predictions
 from craft_jax.training import assembly, report, resume
@@ -140,11 +139,7 @@ def _loop(run: Run, start: Start, recorder: Recorder | None, stop: Callable[[], 
       The last state, on the host.
     """
     config = run.config
-    one_step = collaborative.build_step(run.method)
-    placed, axes = assembly.place(run)
-    steps_in_one_call = functools.cache(
-        lambda steps: run.spread.compile(collaborative.run_steps(one_step, steps), axes)
-    )
+    make_steps = assembly.steps_of(run)
     state = run.spread.mapped(start.state)
     done = int(start.state.step)
     if recorder and run.probed and not recorder.rows:
@@ -156,10 +151,9 @@ def _loop(run: Run, start: Start, recorder: Recorder | None, stop: Callable[[], 
                 recorder.save(run.spread.fetch(state))
             raise Interrupted(f"stopped after step {done} of {run.steps}")
         steps = min(config.run.steps_per_call - done % config.run.steps_per_call, run.steps - done)
-        before = run.meter.ledger
-        run.meter.admit(run.cost_of_step * steps)
-        state, metrics = steps_in_one_call(steps)(placed, state)
-        check_finite(run.spread.fetch(metrics.loss), run.problem.black_box)
+        before = run.black_box.meter.ledger
+        state, metrics = make_steps(run.cost_of_step * steps, steps, state)
+        check_finite(run.spread.fetch(metrics.loss), run.black_box)
         rows = rows_of(run.spread.fetch(metrics), done, before, run.cost_of_step)
         done += steps
 
@@ -179,7 +173,7 @@ def _due(every: int, done: int, steps: int) -> bool:
 
 
 def _result(run: Run, dataset: FewShotSet, rows: list[Row], start: Start, seconds: float) -> Row:
-    ledger, config, last, models = run.meter.ledger, run.config, rows[-1], candidate_models(run, run.state)
+    ledger, config, last, models = run.black_box.meter.ledger, run.config, rows[-1], candidate_models(run, run.state)
     return {
         "zero_shot": start.zero_shot,
         "prompt_only": last["test_prompt_only"],
@@ -195,7 +189,7 @@ def _result(run: Run, dataset: FewShotSet, rows: list[Row], start: Start, second
         "seconds": seconds + start.seconds,
         "seed": config.seed,
         "shots": dataset.shots,
-        "black_box": run.problem.black_box.identity["model"],
+        "black_box": run.black_box.identity["model"],
         "split": dataset.split,
         "classes": len(dataset.class_names),
         "train_images": len(dataset.train),
@@ -221,7 +215,7 @@ def _leave(
     assert recorder is not None
     judged = recorder.judged(reached)
     result = _result(run, dataset, recorder.rows, start, seconds)
-    settings = report.settings_used(run.config, dataset, run.problem.black_box)
+    settings = report.settings_used(run.config, dataset, run.black_box)
     write_predictions(workdir / PREDICTIONS, dataset.test, dataset.class_names, judged.test)
     curve = report.curve(workdir / CURVE, recorder.rows, start.zero_shot)
     write_atomically(workdir / REPORT, report.markdown(result, settings, curve))

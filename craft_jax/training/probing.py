@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from craft_jax.blackbox import BlackBox, Handle, Ledger, Meter, captions, check_finite, is_remote, prompts_for
+from craft_jax.blackbox import Described, Handle, Ledger, Metered, captions, is_remote, prompts_for
 from craft_jax.files import replacing
 from craft_jax.method import StackedHead, stacked
 from craft_jax.randomness import Stream, host_generator
@@ -26,7 +26,6 @@ FILE = "probes.npz"
 _WORDS = Path(__file__).parent.parent / "assets" / "words.txt"
 _FIRST_ROUND = 128  # texts asked before the rank of what comes back is looked at; each round doubles them
 _ENOUGH = 2  # texts for each independent number that comes back
-_IMAGES_AT_ONCE = 1024
 
 
 class Probed(NamedTuple):
@@ -71,9 +70,8 @@ def vocabulary(class_names: Sequence[str]) -> list[str]:
 
 
 def probe(
-    black_box: BlackBox,
+    black_box: Metered,
     about: Asked,
-    meter: Meter,
     *,
     texts: int,
     seed: int,
@@ -83,9 +81,8 @@ def probe(
     """Asks, within the budget, and fits the head.
 
     Args:
-      black_box: that takes texts.
+      black_box: that takes texts, behind its meter.
       about: the images.
-      meter: stands before every round of texts.
       texts: asked at most, the class names among them.
       seed: of the words.
       keep: file of what was found before under the same circumstances, or will be; what is in it is not asked again,
@@ -99,18 +96,19 @@ def probe(
     classes = len(black_box.class_names)
     found = _read(keep, key, say) if keep else None
     if found:
-        _book(meter, 0, len(found.texts), classes, about)
+        black_box.meter.admit(_cost(0, len(found.texts), classes, about))
         return found
-    room = None if meter.budget is None else meter.budget - meter.ledger.prompts
+    budget, spent = black_box.meter.budget, black_box.meter.ledger.prompts
+    room = None if budget is None else budget - spent
     listed = to_ask(black_box, texts, room, seed)
-    answers, of = _ask(black_box, about, meter, listed)
+    answers, of = _ask(black_box, about, listed)
     probed = _fit(about, answers, of, tuple(listed[: answers.training.shape[-1]]))
     if keep:
         _write(keep, key, probed)
     return probed
 
 
-def to_ask(black_box: BlackBox, texts: int, room: int | None, seed: int) -> list[str]:
+def to_ask(black_box: Described, texts: int, room: int | None, seed: int) -> list[str]:
     """The captions of the classes and of words, `texts` at most and what `room` prompts pay for."""
     classes = len(black_box.class_names)
     most = texts if room is None else min(texts, classes * room)
@@ -127,22 +125,20 @@ class _Answers(NamedTuple):
     held_out: Float[np.ndarray, "H T"]
 
 
-def _ask(black_box: BlackBox, about: Asked, meter: Meter, listed: Sequence[str]) -> tuple[_Answers, stacked.Statistics]:
+def _ask(black_box: Metered, about: Asked, listed: Sequence[str]) -> tuple[_Answers, stacked.Statistics]:
     """Rounds of texts, until they are twice the rank of what came back or all that are listed."""
     classes, done = len(black_box.class_names), 0
     rounds: list[_Answers] = []
     while True:
         wanted = len(listed) if is_remote(black_box.identity) else max(2 * done, _FIRST_ROUND, classes)
         part = listed[done : min(wanted, len(listed))]
-        _book(meter, done, done + len(part), classes, about)
-        rounds.append(
-            _Answers(
-                training=_about(black_box, about.views, part),
-                held_out=np.zeros((0, len(part)), np.float32)
-                if about.held_out is None
-                else _about(black_box, jax.tree.map(lambda leaf: leaf[None], about.held_out), part)[0],
-            )
-        )
+        cost = _cost(done, done + len(part), classes, about)
+        of_held_out = Ledger(evaluation_predictions=cost.evaluation_predictions)
+        training = _about(black_box, about.views, part, cost - of_held_out)
+        held_out = np.zeros((0, len(part)), np.float32)
+        if about.held_out is not None:
+            held_out = black_box.predict_texts_in_parts(part, about.held_out, cost=of_held_out)
+        rounds.append(_Answers(training, held_out))
         done += len(part)
         answers = _Answers(*(np.concatenate(parts, axis=-1) for parts in zip(*rounds, strict=True)))
         of = _statistics(about, answers, classes)
@@ -150,31 +146,23 @@ def _ask(black_box: BlackBox, about: Asked, meter: Meter, listed: Sequence[str])
             return answers, of
 
 
-def _book(meter: Meter, before: int, after: int, classes: int, about: Asked) -> None:
-    """Books the texts from the one count to the other."""
+def _cost(before: int, after: int, classes: int, about: Asked) -> Ledger:
+    """Of the texts from the one count to the other, about views and held-out images."""
     views, images = jax.tree.leaves(about.views)[0].shape[:2]
     prompts = prompts_for(after, classes) - prompts_for(before, classes)
-    meter.admit(
-        Ledger(
-            prompts=prompts,
-            texts=after - before,
-            probe_predictions=prompts * views * images,
-            evaluation_predictions=prompts * len(about.held_out_labels),
-        )
+    return Ledger(
+        prompts=prompts,
+        texts=after - before,
+        probe_predictions=prompts * views * images,
+        evaluation_predictions=prompts * len(about.held_out_labels),
     )
 
 
-def _about(black_box: BlackBox, views: Handle, texts: Sequence[str]) -> Float[np.ndarray, "V N T"]:
+def _about(black_box: Metered, views: Handle, texts: Sequence[str], cost: Ledger) -> Float[np.ndarray, "V N T"]:
     """The answers about every view."""
     shape = jax.tree.leaves(views)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), views)
-    parts = []
-    for first in range(0, shape[0] * shape[1], _IMAGES_AT_ONCE):
-        rows = jax.tree.map(lambda leaf, first=first: leaf[first : first + _IMAGES_AT_ONCE], flat)
-        parts.append(np.asarray(black_box.predict_texts(texts, rows)))
-    answers = np.concatenate(parts)
-    check_finite(answers, black_box)
-    return answers.reshape(*shape, len(texts))
+    return black_box.predict_texts_in_parts(texts, flat, cost=cost).reshape(*shape, len(texts))
 
 
 def _statistics(about: Asked, answers: _Answers, classes: int) -> stacked.Statistics:
@@ -190,7 +178,7 @@ def _fit(about: Asked, answers: _Answers, of: stacked.Statistics, texts: tuple[s
     return Probed(texts, head, stacked.centred(logits).astype(np.float32))
 
 
-def _key(black_box: BlackBox, about: Asked, texts: int, seed: int) -> str:
+def _key(black_box: Described, about: Asked, texts: int, seed: int) -> str:
     """Of everything that the answers depend on."""
     parts = (black_box.identity, black_box.class_names, about.content, about.labelled_views, texts, seed)
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -16,7 +16,7 @@ from craft_jax import evaluation, language
 from craft_jax.blackbox import Ledger
 from craft_jax.config import TEXTS_ALONE
 from craft_jax.errors import UserError
-from craft_jax.method import Metrics, Problem, TuningState, objectives
+from craft_jax.method import Metrics, TuningState, objectives
 from craft_jax.progress import Progress
 from craft_jax.reporting import answers
 from craft_jax.training import selection
@@ -77,21 +77,21 @@ class Recorder:
         """Logs and shows steps; tests the state that they led to, where it is given."""
         run = self._run
         if to_test:
-            tuned = model_of(run.problem, to_test)
-            accuracy = evaluation.measure(run.problem.black_box, tuned, run.test, run.test_labels, run.meter)
+            tuned = model_of(run, to_test)
+            accuracy = evaluation.measure(run.black_box, tuned, run.test, run.test_labels)
             rows[-1] |= {"test_prompt_only": accuracy.prompt_only, "test_refined": accuracy.deployed}
             if rows[-1]["step"] == run.steps:
                 rows[-1] |= self._choose(to_test)
         self._log.append(rows)
-        self._progress.show(rows[-1], run.meter.ledger)
+        self._progress.show(rows[-1], run.black_box.meter.ledger)
 
     def add_probes(self) -> None:
         """Logs and shows what the probes have found, before the first step."""
         run = self._run
         assert run.probed is not None
         model = candidate_models(run, run.state)[selection.PROBES]
-        accuracy = evaluation.measure(run.problem.black_box, model, run.test, run.test_labels, run.meter)
-        ledger = run.meter.ledger
+        accuracy = evaluation.measure(run.black_box, model, run.test, run.test_labels)
+        ledger = run.black_box.meter.ledger
         target = jnp.asarray(run.probed.target[: run.method.labelled_views])
         row: Row = {
             "step": 0,
@@ -118,7 +118,7 @@ class Recorder:
     def _deployed(self, model: TunedModel) -> float:
         """Test accuracy of a model."""
         run = self._run
-        return evaluation.measure(run.problem.black_box, model, run.test, run.test_labels, run.meter).deployed
+        return evaluation.measure(run.black_box, model, run.test, run.test_labels).deployed
 
     def _choose(self, reached: TuningState) -> Row:
         """Which candidate model the run ends with, what held-out photographs said of each, and what it reaches."""
@@ -126,7 +126,7 @@ class Recorder:
         models = candidate_models(run, reached)
         if run.held_out is not None:
             held_out = run.held_out, int(run.held_out_labels.size)
-            said = selection.answers(run.problem.black_box, models, *held_out, run.meter)
+            said = selection.answers(run.black_box, models, *held_out)
         losses = selection.losses(said, run.held_out_labels)
         name = selection.choose(models, losses, int(run.held_out_labels.size), run.config.deploy.prompts_per_image)
         judged, accuracy = _judge(run, name, models[name], said.get(name))
@@ -149,7 +149,7 @@ class Recorder:
             **self._carried,
             "metrics": list(self.rows),  # written while the run goes on
             "settings": dataclasses.asdict(self._run.config),
-            "ledger": dataclasses.asdict(self._run.meter.ledger),
+            "ledger": dataclasses.asdict(self._run.black_box.meter.ledger),
             "prompt_std": self._run.prompt_std,
             "steps": self._run.steps,
             "seconds": time.monotonic() - self._began,
@@ -165,10 +165,9 @@ def _judge(
     run: Run, name: str, model: TunedModel, held_out: Float[Array, "H C"] | None
 ) -> tuple[answers.Judged, float]:
     """What a model says of test and held-out photographs, the latter's logits as given or asked; its test accuracy."""
-    black_box, meter = run.problem.black_box, run.meter
     if held_out is None and run.held_out is not None:
-        _, held_out = evaluation.logits(black_box, model, run.held_out, int(run.held_out_labels.size), meter)
-    _, test = evaluation.logits(black_box, model, run.test, int(run.test_labels.size), meter)
+        _, held_out = evaluation.logits(run.black_box, model, run.held_out, int(run.held_out_labels.size))
+    _, test = evaluation.logits(run.black_box, model, run.test, int(run.test_labels.size))
     logits = [test, test[:0] if held_out is None else held_out]
     labels = [run.test_labels, run.held_out_labels]
     judged = answers.judge(name, *(np.asarray(part) for pair in zip(logits, labels, strict=True) for part in pair))
@@ -177,7 +176,7 @@ def _judge(
 
 def candidate_models(run: Run, state: TuningState) -> selection.Models:
     """What may be deployed at a state, by name."""
-    tuned, unlearnt = model_of(run.problem, state), model_of(run.problem, run.state)
+    tuned, unlearnt = model_of(run, state), model_of(run, run.state)
     models = {selection.ZERO_SHOT: unlearnt}
     if run.config.learn not in TEXTS_ALONE:
         models[selection.PROMPT] = tuned._replace(head=unlearnt.head)
@@ -189,13 +188,13 @@ def candidate_models(run: Run, state: TuningState) -> selection.Models:
     return models
 
 
-def model_of(problem: Problem, state: TuningState) -> TunedModel:
+def model_of(run: Run, state: TuningState) -> TunedModel:
     """What a state has tuned so far."""
     return TunedModel(
-        prompt=problem.generator(jnp.asarray(state.search.z)),
+        prompt=run.problem.generator(jnp.asarray(state.search.z)),
         head=state.head.params,
-        black_box=problem.black_box.identity,
-        class_names=problem.black_box.class_names,
+        black_box=run.black_box.identity,
+        class_names=run.black_box.class_names,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from craft_jax import language
-from craft_jax.blackbox import BlackBox, is_remote
+from craft_jax.blackbox import Described, is_remote
 from craft_jax.config import TEXTS_ALONE, Config, flat_settings, identity
 from craft_jax.data import FewShotSet, ImageFile
 from craft_jax.errors import NotInstalled, needed
@@ -138,7 +138,7 @@ def _proposal_lines(ledger: dict[str, int]) -> list[str]:
     return [f"calls of a language model: {ledger['proposal_calls']:,}, {ledger['proposal_tokens']:,} tokens{money}"]
 
 
-def settings_used(config: Config, dataset: FewShotSet, black_box: BlackBox) -> Row:
+def settings_used(config: Config, dataset: FewShotSet, black_box: Described) -> Row:
     """The settings of a run by full name; those of its set and of its black box as these themselves say.
 
     Of a set that was put together in Python, and of a remote black box, settings say nothing: they are left out, for

@@ -50,7 +50,7 @@ def kept(workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Config
 
 def go_on(run: Run, kept: Row) -> Start:
     """The state that `kept` has found, and what had been asked until then."""
-    run.meter.ledger = Ledger(**kept["ledger"]) + run.meter.sent
+    run.black_box.meter.ledger = Ledger(**kept["ledger"]) + run.black_box.meter.sent
     return Start(unflatten(kept["state"], like=run.state), kept["zero_shot"], kept["seconds"], kept["metrics"])
 
 
@@ -58,11 +58,11 @@ def begin(run: Run) -> Start:
     """Host 0 asks for the unlearnt prompt's accuracy; it alone knows what has been asked until then."""
 
     def ask() -> Row:
-        zero_shot = evaluation.zero_shot(run.problem.black_box, run.test, run.test_labels, run.meter)
-        return {"zero_shot": zero_shot, "ledger": dataclasses.asdict(run.meter.ledger)}
+        zero_shot = evaluation.zero_shot(run.black_box, run.test, run.test_labels)
+        return {"zero_shot": zero_shot, "ledger": dataclasses.asdict(run.black_box.meter.ledger)}
 
     asked = hosts.first_alone(ask)
-    run.meter.ledger = Ledger(**asked["ledger"])
+    run.black_box.meter.ledger = Ledger(**asked["ledger"])
     return Start(run.state, asked["zero_shot"], seconds=0.0, rows=[])
 
 

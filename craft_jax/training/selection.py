@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from craft_jax import evaluation, language
-from craft_jax.blackbox import BlackBox, Handle, Meter
+from craft_jax.blackbox import Handle, Metered
 from craft_jax.method import objectives
 from craft_jax.tuned_model import TunedModel
 
@@ -34,16 +34,14 @@ def losses(answers: Mapping[str, Float[Array, "N C"]], labels: Int[Array, " N"])
     return {name: float(_best_cross_entropy(logits, labels)) for name, logits in answers.items()}
 
 
-def answers(
-    black_box: BlackBox, models: Models, handle: Handle, images: int, meter: Meter
-) -> dict[str, Float[Array, "N C"]]:
+def answers(black_box: Metered, models: Models, handle: Handle, images: int) -> dict[str, Float[Array, "N C"]]:
     """Each model's refined logits of N images; what two models ask alike is asked once."""
     found: dict[str, Float[Array, "N C"]] = {}
     for name, model in models.items():
         if name == PROMPT and REFINED in models:
-            found[PROMPT], found[REFINED] = evaluation.logits(black_box, models[REFINED], handle, images, meter)
+            found[PROMPT], found[REFINED] = evaluation.logits(black_box, models[REFINED], handle, images)
         elif name not in found:
-            found[name] = evaluation.logits(black_box, model, handle, images, meter)[1]
+            found[name] = evaluation.logits(black_box, model, handle, images)[1]
     return found
 
 

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from craft_jax.clients import trust
-from craft_jax.clients.searching.parts import Run, zero_shot
-from craft_jax.clients.searching.steps import answers
+from craft_jax.clients.searching.parts import Run
 from craft_jax.clients.settings import ClientsConfig
 from craft_jax.method import TuningState
 
@@ -64,7 +63,7 @@ def believed_by(run: Run, state: TuningState) -> Float[np.ndarray, "M M"]:
         changes = _changes(run, state)
         pairs = [[trust.cosines(one, other) for other in changes] for one in changes]
     elif way == "predictions":
-        moved = run.on_devices(answers, (run.problem, run.public), state) - zero_shot(run, run.public)
+        moved = run.answers(run.public, state) - run.zero_shot(run.public)
         moved = moved - moved.mean(axis=-1, keepdims=True)
         pairs = [[trust.correlations(one, other) for other in moved] for one in moved]
     else:
@@ -79,7 +78,7 @@ def _judged(run: Run, state: TuningState, i: int) -> list[np.ndarray]:
     own = run.photographs[i]
     handle = jax.tree.map(lambda leaf: leaf[i, 0, :own], run.party.views)
     labels, held = run.party.labels[i][:own], run.counts[i] > 0
-    moved = run.on_devices(answers, (run.problem, handle), state) - zero_shot(run, handle)
+    moved = run.answers(handle, state) - run.zero_shot(handle)
     return [trust.by_photographs(one, labels, held) for one in moved - moved.mean(axis=-1, keepdims=True)]
 
 

@@ -7,15 +7,15 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from craft_jax.blackbox import BlackBox, Handle, Ledger
+from craft_jax.blackbox import BlackBox, Handle, Ledger, Metered
 from craft_jax.clients.closed_form import encoder_for
-from craft_jax.clients.searching.steps import Party, local, over_devices
+from craft_jax.clients.searching.steps import Party, answers, answers_of_own, local, over_devices
 from craft_jax.clients.settings import ClientsConfig
 from craft_jax.clients.splits import Federation, in_domain
 from craft_jax.config import Config
 from craft_jax.distributed import devices
 from craft_jax.errors import UserError
-from craft_jax.method import Method, Problem, TuningState
+from craft_jax.method import Method, Problem, TuningState, collaborative
 from craft_jax.training import from_settings, prompt_std
 
 
@@ -25,6 +25,7 @@ class Run(NamedTuple):
     config: Config
     how: ClientsConfig
     steps: int
+    black_box: Metered
     problem: Problem
     method: Method
     party: Party
@@ -47,15 +48,47 @@ class Run(NamedTuple):
         """(problem, party of one) -> its state after so many steps."""
         return local(self.method, self.config, self.steps, steps)
 
-    def on_devices(self, one: Callable[..., Any], problem: Any, party: Any) -> Any:
-        """`one` for every client, in chunks over the devices; trees of [M, ...] in and out, on the host."""
-        return over_devices(self.spread, one, problem, party)
+    def cost_of_step(self, client: int) -> Ledger:
+        """What a client's step asks."""
+        images, population = self.photographs[client], self.config.search.population_size
+        return collaborative.cost_of_step(self.method, population, images=images, trained=images)
 
+    def on_devices(self, one: Callable[..., Any], shown: Any, party: Any, cost: Ledger) -> Any:
+        """one((problem, shown), a client's) for every client, in chunks over the devices, booked first.
 
-def zero_shot(run: Run, handle: Handle) -> Float[np.ndarray, "N C"]:
-    """The unlearnt prompt's logits of N images."""
-    owner = run.problem.black_box
-    return np.asarray(owner.predict(owner.initial_prompt[None], handle)[0])
+        Args:
+          one: what a client does.
+          shown: what all clients look at.
+          party: trees of [M, ...], on the host.
+          cost: of all clients together.
+
+        Returns:
+          Trees of [M, ...], on the host.
+        """
+
+        def build(black_box: BlackBox) -> Callable[[], Any]:
+            shared = self.problem.replace(black_box=black_box), shown
+            return lambda: over_devices(self.spread, one, shared, party)
+
+        return self.black_box.program(build)(cost)
+
+    def answers(self, handle: Handle, state: TuningState) -> Float[np.ndarray, "M N C"]:
+        """Every client's refined logits of N images."""
+        images = self.clients * jax.tree.leaves(handle)[0].shape[0]
+        found: np.ndarray = self.on_devices(answers, handle, state, Ledger(evaluation_predictions=images))
+        return found
+
+    def answers_of_own(self, handle: Handle, state: TuningState) -> Float[np.ndarray, "M N C"]:
+        """Every client's refined logits of N images of its own, leaves [M, N, ...]."""
+        images = int(np.prod(jax.tree.leaves(handle)[0].shape[:2]))
+        cost = Ledger(evaluation_predictions=images)
+        found: np.ndarray = self.on_devices(answers_of_own, None, (state, handle), cost)
+        return found
+
+    def zero_shot(self, handle: Handle) -> Float[np.ndarray, "N C"]:
+        """The unlearnt prompt's logits of N images."""
+        cost = Ledger(evaluation_predictions=jax.tree.leaves(handle)[0].shape[0])
+        return np.asarray(self.black_box.predict(self.black_box.initial_prompt[None], handle, cost=cost)[0])
 
 
 def assemble(black_box: BlackBox, federation: Federation, config: Config, how: ClientsConfig) -> Run:
@@ -70,8 +103,10 @@ def assemble(black_box: BlackBox, federation: Federation, config: Config, how: C
     labels = _stacked([np.array([item.label for item in one.train], np.int32) for one in federation.holdings], sizes, 0)
     public = encoder.centre_crops(list(federation.public)) if federation.public else None
     measured_on = handles[0] if public is None else jax.tree.map(lambda leaf: leaf[None], public)
-    before = encoder.meter.ledger
-    std = prompt_std(black_box, measured_on, config, encoder.meter)
+    metered = encoder.black_box
+    before = metered.meter.ledger
+    std = prompt_std(metered, measured_on, config)
+    std_cost = metered.meter.ledger - before
     generator = from_settings.build_generator(black_box, config, std)
     classes = len(federation.class_names)
     method = from_settings.build_method(
@@ -94,7 +129,8 @@ def assemble(black_box: BlackBox, federation: Federation, config: Config, how: C
         config=config,
         how=how,
         steps=config.steps,
-        problem=Problem(black_box, generator, None, None, jax.random.key(config.seed)),  # type: ignore[arg-type]
+        black_box=metered,
+        problem=Problem(None, generator, None, None, jax.random.key(config.seed)),  # type: ignore[arg-type]
         method=method,
         party=Party(views, labels, np.arange(clients, dtype=np.int32), everyone),
         photographs=sizes,
@@ -105,7 +141,7 @@ def assemble(black_box: BlackBox, federation: Federation, config: Config, how: C
         public=public,
         tests={d: encoder.centre_crops(in_domain(test, d)) for d in {one.domain for one in federation.holdings}},
         spread=devices.Spread(devices.choose(config.run.devices)),
-        std_cost=encoder.meter.ledger - before,
+        std_cost=std_cost,
     )
 
 

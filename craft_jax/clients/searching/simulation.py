@@ -18,14 +18,13 @@ from craft_jax.clients import measures
 from craft_jax.clients.client import Item
 from craft_jax.clients.report import Found
 from craft_jax.clients.searching import mixing, parts
-from craft_jax.clients.searching.parts import Run, zero_shot
-from craft_jax.clients.searching.steps import answers, answers_of_own
+from craft_jax.clients.searching.parts import Run
 from craft_jax.clients.settings import ClientsConfig
 from craft_jax.clients.splits import Federation
 from craft_jax.config import Config
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.files import naming_full_disk, replacing
-from craft_jax.method import TuningState, collaborative
+from craft_jax.method import TuningState
 
 STATE = "state.npz"
 _WARM_UP = 5  # the first fifth of the steps is made alone
@@ -62,7 +61,8 @@ def simulate(
         if stop():
             raise Interrupted(f"stopped after step {done} of {run.steps}")
         steps = min(how.every, run.steps - done)
-        state = run.on_devices(run.local(steps), run.problem, run.party._replace(state=state))
+        cost = sum((run.cost_of_step(i) for i in range(run.clients)), Ledger()) * steps
+        state = run.on_devices(run.local(steps), None, run.party._replace(state=state), cost)
         check_finite(state.search.z, black_box)
         done += steps
         if how.trust != "alone" and run.clients > 1 and done * _WARM_UP >= run.steps:
@@ -76,8 +76,8 @@ def simulate(
 
 def _finish(run: Run, federation: Federation, state: TuningState, believed: np.ndarray) -> Found:
     labels = [item.label for item in federation.test]
-    logits = {d: run.on_devices(answers, (run.problem, handle), state) for d, handle in run.tests.items()}
-    before = {d: zero_shot(run, handle) for d, handle in run.tests.items()}
+    logits = {d: run.answers(handle, state) for d, handle in run.tests.items()}
+    before = {d: run.zero_shot(handle) for d, handle in run.tests.items()}
     domains = [one.domain for one in federation.holdings]
     own_bias, plain_bias = _biases(run, state), _biases(run, run.party.state)
     found = [(logits[d][i], logits[d][i] + own_bias[i]) for i, d in enumerate(domains)]
@@ -94,7 +94,7 @@ def _biases(run: Run, state: TuningState) -> list[np.ndarray]:
     """What makes each client's logits those of its own mix, by its held-out photographs."""
     if run.held_out is None:
         return [np.zeros(counts.size) for counts in run.counts]
-    logits = run.on_devices(answers_of_own, run.problem, (state, run.held_out))
+    logits = run.answers_of_own(run.held_out, state)
     return [
         measures.own_mix_bias(own[: labels.size], labels, counts, strengths=(0.0, 1.0))
         if labels.size
@@ -110,11 +110,12 @@ def _costs(run: Run) -> tuple[tuple[Ledger, ...], tuple[list[Item], ...]]:
     item = _sent(run)
     shown = 0 if run.public is None else jax.tree.leaves(run.public)[0].shape[0]
     ledgers, logs = [], []
-    for size in run.photographs:
-        cost = collaborative.cost_of_step(run.method, run.config.search.population_size, images=size, trained=size)
+    for i, size in enumerate(run.photographs):
         judged = {"predictions": shown, "validation": size * run.clients}.get(run.how.trust, 0)
         views = max(run.config.data.views, 1)
-        ledger = cost * run.steps + Ledger(evaluation_predictions=judged * times, images_encoded=size * views + shown)
+        ledger = run.cost_of_step(i) * run.steps + Ledger(
+            evaluation_predictions=judged * times, images_encoded=size * views + shown
+        )
         ledgers.append(ledger + run.std_cost)
         logs.append([one for number in range(times) for one in item(number)])
     return tuple(ledgers), tuple(logs)

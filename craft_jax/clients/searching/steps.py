@@ -57,9 +57,10 @@ def _of_chunk(one: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache
 def local(method: Method, config: Config, whole: int, steps: int) -> Callable[..., TuningState]:
-    """(problem, party of one) -> its state after `steps` of the `whole` run's."""
+    """((problem, nothing), party of one) -> its state after `steps` of the `whole` run's."""
 
-    def one(problem: Problem, party: Party) -> TuningState:
+    def one(shared: tuple[Problem, None], party: Party) -> TuningState:
+        problem, _ = shared
         own = problem.replace(
             views=party.views, labels=party.labels, seed_key=jax.random.fold_in(problem.seed_key, party.number)
         )
@@ -81,7 +82,7 @@ def answers(shared: tuple[Problem, Handle], state: TuningState) -> Float[Any, "N
     return refinement.apply(state.head.params, logits)
 
 
-def answers_of_own(problem: Problem, own: tuple[TuningState, Handle]) -> Float[Any, "N C"]:
+def answers_of_own(shared: tuple[Problem, None], own: tuple[TuningState, Handle]) -> Float[Any, "N C"]:
     """A client's refined logits of N images of its own."""
     state, handle = own
-    return answers((problem, handle), state)
+    return answers((shared[0], handle), state)

@@ -57,7 +57,7 @@ def run(name: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
     if name == AS_PROBABILITIES:
         black_box = Probabilities(black_box)
     workdir = RUNS / f"{name.replace(' ', '-')}-seed-{seed}"
-    result = training.train(black_box, dataset, config, workdir, stream=io.StringIO()).result
+    result = dataclasses.asdict(training.train(black_box, dataset, config, workdir, stream=io.StringIO()).result)
     jax.clear_caches()  # every run compiles its own, and Linux admits a process only so many mapped pieces of memory
     print(f"{workdir.name}: {result['refined']:.1f} %", flush=True)
     return result

@@ -98,7 +98,8 @@ def main(argv: list[str]) -> None:
             raise KeyboardInterrupt from None
         raise
     if hosts.is_first():
-        print(f"\n{report.table(result)}\n\nreport: {workdir / training.PAGE}\ncheckpoint: {workdir / 'checkpoints'}\n")
+        table = report.table(dataclasses.asdict(result))
+        print(f"\n{table}\n\nreport: {workdir / training.PAGE}\ncheckpoint: {workdir / 'checkpoints'}\n")
         print("\n".join(["next:", *(f"  {line}" for line in report.next_commands(dataset, workdir))]), flush=True)
 
 

@@ -25,7 +25,7 @@ ASSETS = Path(sources.__file__).parent.parent / "assets"
 
 def _unpacked() -> Path:
     """The bundled set with its images in a folder, there for as long as the process."""
-    folder = Path(tempfile.mkdtemp(prefix="craft_jax_caltech24_"))
+    folder = Path(tempfile.mkdtemp(prefix="caltech24_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with zipfile.ZipFile(ASSETS / "caltech24" / "images.zip") as archive:
         archive.extractall(folder / "images")

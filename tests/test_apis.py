@@ -234,11 +234,11 @@ def test_a_run_by_each_form_equals_the_local_one(
     found = craft_jax.predict(tuned, black_box, dataset.test)
 
     expected, probabilities = by_local
-    assert result["accuracy"] == expected["accuracy"]
-    assert result["zero_shot"] == expected["zero_shot"]
+    assert result.accuracy == expected.accuracy
+    assert result.zero_shot == expected.zero_shot
     np.testing.assert_allclose(found, probabilities, atol=2e-3)
-    assert result["ledger"]["requests"] == black_box._desk.owner.sent.requests == requests
-    assert result["ledger"]["money"] == pytest.approx(0.01 * requests)
+    assert result.ledger.requests == black_box._desk.owner.sent.requests == requests
+    assert result.ledger.money == pytest.approx(0.01 * requests)
     assert foreseen[0] == "30 images (12 to learn from, 6 to choose by, 12 to test on) x 40 texts"
     if form in ("labels", "chat"):
         assert foreseen[1].startswith(f"at most {requests} requests, about ")
@@ -292,7 +292,7 @@ def _by_labels(config, address, api, timeout=0.3):
 
 def _equals(outcome, black_box, dataset, by_local):
     expected, probabilities = by_local
-    assert outcome.result["accuracy"] == expected["accuracy"]
+    assert outcome.result.accuracy == expected.accuracy
     found = craft_jax.predict(outcome.tuned, black_box, dataset.test)
     np.testing.assert_allclose(found, probabilities, atol=2e-3)
 
@@ -305,7 +305,7 @@ def test_a_run_goes_through_what_breaks_to_the_same_result(server, api, config, 
         outcome = _train(black_box, dataset, run, tmp_path / "run")
 
         _equals(outcome, black_box, dataset, by_local)
-        assert between.arrived == outcome.result["ledger"]["requests"]
+        assert between.arrived == outcome.result.ledger.requests
         assert between.arrived > 30 * 3
         assert between.repeated == 0
 
@@ -388,5 +388,5 @@ def test_a_search_outlives_its_server(api, config, dataset, small_black_box, tmp
             outcome = _train(black_box, dataset, run, tmp_path / "remote")
             restarted.result()
         np.testing.assert_allclose(outcome.tuned.prompt, local.tuned.prompt, atol=1e-2)  # of numbers of size 0.1
-        assert outcome.result["refined"] == pytest.approx(local.result["refined"])
+        assert outcome.result.refined == pytest.approx(local.result.refined)
         assert between.arrived > 12

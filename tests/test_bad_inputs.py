@@ -1267,7 +1267,7 @@ ENVIRONMENTS = [
     ),
     Input(
         "a folder that is gone",
-        _process(lambda root: _tune(_tree(root)), "mkdir {0}; cd {0}; rmdir {0}; {{}}".format("/tmp/$$-gone")),
+        _process(lambda root: _tune(_tree(root)), "mkdir {0}; cd {0}; rmdir {0}; {{}}".format("$TMPDIR/$$-gone")),
         Refused("the folder that you are in is gone; change to another"),
     ),
 ]

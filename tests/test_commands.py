@@ -1,5 +1,6 @@
 """The commands as a user types them."""
 
+import dataclasses
 import io
 import json
 import os
@@ -424,10 +425,11 @@ def test_what_is_no_image_is_refused_with_what_it_must_be(tuned, small_black_box
 
 
 def test_a_finished_run_is_loaded_as_train_returned_it(tuned):
-    model, result = craft_jax.load_run(tuned)
+    outcome = craft_jax.load_run(tuned)
+    left = json.loads((tuned / training.RESULT).read_text())
 
-    assert result == json.loads((tuned / training.RESULT).read_text())
-    assert model.class_names == ("pizza", "grand piano", "sunflower")
+    assert json.loads(json.dumps(dataclasses.asdict(outcome.result))) == left
+    assert outcome.tuned.class_names == ("pizza", "grand piano", "sunflower")
 
 
 def test_a_run_that_is_not_finished_is_not_loaded(tuned, tmp_path):

@@ -200,7 +200,7 @@ def test_a_result_that_is_not_whole_is_written_anew_and_that_is_said(content, wh
 
     assert "result.json is damaged; writing it anew" in said
     assert _result(workdir) == _result(whole)
-    assert outcome.result["ledger"] == _result(whole)["ledger"]
+    assert dataclasses.asdict(outcome.result.ledger) == _result(whole)["ledger"]
 
 
 def test_a_finished_run_whose_last_checkpoint_is_damaged_makes_it_again(whole, workdir, resume):
@@ -210,7 +210,7 @@ def test_a_finished_run_whose_last_checkpoint_is_damaged_makes_it_again(whole, w
 
     assert "resuming" in said
     assert _content(checkpoints.open_for_prediction(workdir))[1] == _content(checkpoints.open_for_prediction(whole))[1]
-    assert outcome.result["accuracy"] == _result(whole)["accuracy"]
+    assert outcome.result.accuracy == _result(whole)["accuracy"]
 
 
 def test_a_run_whose_photographs_moved_goes_on_and_one_on_others_of_the_same_names_does_not(
@@ -223,7 +223,7 @@ def test_a_run_whose_photographs_moved_goes_on_and_one_on_others_of_the_same_nam
         dataset = data.load(elsewhere.data, seed=1)
         return training.train(small_black_box, dataset, elsewhere, workdir, io.StringIO()).result
 
-    assert go_on() == json.loads((workdir / training.RESULT).read_text())
+    assert go_on() == training.load_run(workdir).result
     _unfinish(workdir, keep=4)
     go_on()
     assert _result(workdir) == _result(whole)

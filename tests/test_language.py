@@ -446,30 +446,30 @@ def _run(folder, dataset, **changes):
 @pytest.mark.slow
 def test_a_run_reports_its_sentences_and_its_checkpoint_predicts_what_was_measured(small_set, tmp_path):
     outcome, black_box, _, shown = _run(tmp_path / "x", small_set)
-    told, result = outcome.result["wordings"], outcome.result
+    told, result = outcome.result.wordings, outcome.result
     page = (tmp_path / "x" / training.REPORT).read_text()
     assert "## The texts that it found" in page
     for caption in told["best"]["captions"]:
         assert f"`{caption}`" in page
     assert shown.count("the best so far, loss") >= 2
-    assert result["prompts_per_image"]["best wording"] == 1
+    assert result.prompts_per_image["best wording"] == 1
     assert set(told["accuracy"]) == {"best wording", "wordings combined"}
     loaded = craft_jax.load_run(tmp_path / "x").tuned
     assert loaded.texts == outcome.tuned.texts
     accuracy = craft_jax.evaluate(loaded, black_box, small_set.test)
-    assert accuracy.deployed == pytest.approx(result["accuracy"])
+    assert accuracy.deployed == pytest.approx(result.accuracy)
 
 
 def test_one_prompt_an_image_deploys_the_best_sentence(small_set, tmp_path):
     outcome, _, owner, _ = _run(tmp_path / "x", small_set, held_out="none", deploy=DeployConfig(prompts_per_image=1))
-    assert outcome.result["chosen"] == "best wording"
+    assert outcome.result.chosen == "best wording"
     assert outcome.tuned.prompts_per_image == 1
-    assert outcome.tuned.texts[:3] == tuple(outcome.result["wordings"]["best"]["captions"])
+    assert outcome.tuned.texts[:3] == tuple(outcome.result.wordings["best"]["captions"])
     assert "## The texts that it found" in (tmp_path / "x" / training.REPORT).read_text()
     asked = len(owner.asked)
     (tmp_path / "x" / training.RESULT).unlink()
     again, _, owner, _ = _run(tmp_path / "x", small_set, held_out="none", deploy=DeployConfig(prompts_per_image=1))
-    assert {**again.result, "seconds": 0} == {**outcome.result, "seconds": 0}
+    assert dataclasses.replace(again.result, seconds=0) == dataclasses.replace(outcome.result, seconds=0)
     assert len(owner.asked) < asked / 4  # what measures, and nothing that searches
 
 
@@ -497,5 +497,5 @@ def test_a_local_model_is_searched_as_any(small_set, small_black_box, tmp_path):
     )
     outcome = craft_jax.train(small_black_box, small_set, config, tmp_path / "x", stream=io.StringIO())
     accuracy = craft_jax.evaluate(outcome.tuned, small_black_box, small_set.test)
-    assert accuracy.deployed == pytest.approx(outcome.result["accuracy"])
-    assert outcome.result["ledger"]["texts"] == outcome.result["wordings"]["wordings"] * 3
+    assert accuracy.deployed == pytest.approx(outcome.result.accuracy)
+    assert outcome.result.ledger.texts == outcome.result.wordings["wordings"] * 3

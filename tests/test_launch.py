@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import yaml
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = sorted((REPOSITORY / "launch").glob("*.sh"))
 WHERE = ["--project=p", "--zone=z", "--name=craft"]
-PLAIN = {"PATH": os.environ["PATH"], "TMPDIR": "/tmp"}
+PLAIN = {"PATH": os.environ["PATH"], "TMPDIR": tempfile.gettempdir()}
 JOB = ["--", "--config=configs/demo.py", "--config.data.root=/my data"]
 
 # A script cannot trap what was ignored when it started, as SIGINT is where pytest runs in the background.
@@ -82,10 +83,9 @@ def test_tpu_vm_prints_what_it_would_ask_of_the_cloud(arguments, commands):
 def test_tpu_vm_sets_up_every_host_from_the_checked_out_commit():
     archive, copy, install = _dry("tpu_vm.sh", "setup", *WHERE, "--dry-run")
 
-    assert archive == f"+ git -C {REPOSITORY} archive --format=tar.gz --output=/tmp/craft_jax_craft.tar.gz HEAD"
-    assert copy.startswith(
-        "+ gcloud compute tpus tpu-vm scp /tmp/craft_jax_craft.tar.gz craft:craft_jax.tar.gz --worker=all"
-    )
+    packed = f"{PLAIN['TMPDIR']}/craft_jax_craft.tar.gz"
+    assert archive == f"+ git -C {REPOSITORY} archive --format=tar.gz --output={packed} HEAD"
+    assert copy.startswith(f"+ gcloud compute tpus tpu-vm scp {packed} craft:craft_jax.tar.gz --worker=all")
     assert "--worker=all" in install
     assert r"jax\[tpu\]" in install
 

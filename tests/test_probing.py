@@ -12,7 +12,7 @@ import pytest
 
 import craft_jax
 from craft_jax import evaluation, prediction, training
-from craft_jax.blackbox import Ledger, Metered
+from craft_jax.blackbox import Metered
 from craft_jax.config import Config, DeployConfig, ProbeConfig, RefinementConfig, RunConfig, SearchConfig
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.training import checkpoints, probing, selection
@@ -66,17 +66,17 @@ def _same_bits(one, other):
 
 def test_texts_and_steps_stay_within_the_budget_and_are_booked_apart(finished):
     workdir, outcome = finished
-    ledger, rows = outcome.result["ledger"], _rows(workdir)
-    texts = ledger["texts"]
+    ledger, rows = outcome.result.ledger, _rows(workdir)
+    texts = ledger.texts
     assert 3 < texts <= 150
     prompts = -(-texts // 3)
     assert rows[0]["step"] == 0
     assert rows[0]["prompts"] == prompts
     steps = (BUDGET - prompts) // POPULATION
-    assert ledger["prompts"] == prompts + steps * POPULATION <= BUDGET
+    assert ledger.prompts == prompts + steps * POPULATION <= BUDGET
     assert len(rows) == 1 + steps
-    assert ledger["probe_predictions"] == prompts * (VIEWS + PIECES) * IMAGES
-    assert ledger["search_predictions"] == steps * POPULATION * (VIEWS + PIECES) * IMAGES
+    assert ledger.probe_predictions == prompts * (VIEWS + PIECES) * IMAGES
+    assert ledger.search_predictions == steps * POPULATION * (VIEWS + PIECES) * IMAGES
 
 
 def test_texts_are_asked_until_they_are_twice_as_many_as_what_they_tell(config, dataset, small_black_box):
@@ -99,9 +99,9 @@ def _about(black_box, dataset):
 
 def test_the_result_shows_what_an_image_costs_and_reaches_each_way(finished):
     workdir, outcome = finished
-    costs = outcome.result["prompts_per_image"]
+    costs = outcome.result.prompts_per_image
     assert costs[selection.ZERO_SHOT] == costs[selection.REFINED] == 1
-    assert costs[selection.PROBES] == -(-outcome.result["ledger"]["texts"] // 3)
+    assert costs[selection.PROBES] == -(-outcome.result.ledger.texts // 3)
     page = (workdir / training.REPORT).read_text()
     assert "| probes + head in closed form |" in page
     assert "prompts an image" in page
@@ -144,9 +144,9 @@ def test_the_checkpoint_predicts_what_was_measured(finished, dataset, small_blac
     loaded = craft_jax.load_run(workdir)
     assert loaded.tuned.texts == outcome.tuned.texts
     accuracy = evaluation.evaluate(loaded.tuned, small_black_box, dataset.test)
-    assert accuracy.deployed == pytest.approx(outcome.result["accuracy"])
+    assert accuracy.deployed == pytest.approx(outcome.result.accuracy)
     labels = np.argmax(prediction.predict(loaded.tuned, small_black_box, dataset.test), axis=1)
-    assert 100 * np.mean(labels == [item.label for item in dataset.test]) == pytest.approx(outcome.result["accuracy"])
+    assert 100 * np.mean(labels == [item.label for item in dataset.test]) == pytest.approx(outcome.result.accuracy)
 
 
 def test_one_prompt_an_image_deploys_no_texts(finished, config, dataset, small_black_box, tmp_path):
@@ -172,8 +172,8 @@ def test_probes_that_a_disk_spoilt_are_asked_again_to_the_same_result(
 
 def test_a_budget_of_five_prompts_asks_texts_alone(config, dataset, small_black_box, tmp_path):
     outcome = _train(small_black_box, dataset, dataclasses.replace(config, query_budget=5), tmp_path / "x")
-    assert outcome.result["ledger"]["texts"] == 15
-    assert outcome.result["queries"] == 5
+    assert outcome.result.ledger.texts == 15
+    assert outcome.result.queries == 5
     assert outcome.tuned.stacked is not None
 
 
@@ -208,13 +208,13 @@ def test_the_method_is_whole_on_texts_alone(config, dataset, small_black_box, tm
     outcome = _train(remote, dataset, probes, tmp_path / "remote")
     local = _train(small_black_box, dataset, probes, tmp_path / "local")
 
-    assert outcome.result["zero_shot"] == local.result["zero_shot"]
+    assert outcome.result.zero_shot == local.result.zero_shot
     np.testing.assert_allclose(
         prediction.predict(outcome.tuned, remote, dataset.test),
         prediction.predict(local.tuned, small_black_box, dataset.test),
         atol=0.02,
     )
-    ledger = Ledger(**outcome.result["ledger"])
+    ledger = outcome.result.ledger
     assert ledger.texts == 60
     assert ledger.probe_predictions == 20 * VIEWS * IMAGES
     # 60 texts of 2 views of 12 images, of 6 held out and, once, of 12 tested on; captions of the last two otherwise.

@@ -33,14 +33,16 @@ SNIPPETS = [
 def test_the_readmes_snippet_tunes_evaluates_and_predicts(tmp_path):
     ((snippet, _),) = _CODE.findall(README)
     # In a process of its own, with the one device that a user's machine has.
-    snippet += "\nimport json\nprint(json.dumps([result, probabilities.sum(axis=-1).tolist()]))"
+    snippet += (
+        "\nimport json\nprint(json.dumps([vars(run.result) | {'ledger': 0}, probabilities.sum(axis=-1).tolist()]))"
+    )
     environment = os.environ | {"XLA_FLAGS": ""}
     done = subprocess.run(
         [sys.executable, "-c", snippet], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    result, sums = json.loads(done.stdout.splitlines()[-1])
+    zero_shot, refined, sums = json.loads(done.stdout.splitlines()[-1])
 
-    assert result["refined"] > result["zero_shot"]
+    assert refined > zero_shot
     assert sums == pytest.approx([1.0] * 3, abs=1e-5)
 
 

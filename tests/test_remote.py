@@ -91,15 +91,15 @@ def test_a_run_by_an_api_equals_a_local_one_and_is_billed_what_the_ledger_says(
     config = dataclasses.replace(small_config, prompt=PromptConfig(context="unified"))
     remote = _connect(page["Owner"](api), small_black_box)
     local = training.train(small_black_box, small_set, config, tmp_path / "local")
-    tuned, result = training.train(remote, small_set, config, tmp_path / "remote")
+    outcome = training.train(remote, small_set, config, tmp_path / "remote")
 
     # Softmax hides a constant an image, which no loss sees.
-    np.testing.assert_allclose(tuned.prompt, local.tuned.prompt, atol=1e-4)
-    assert result["accuracy"] == pytest.approx(local.result["accuracy"])
-    assert result["ledger"] == local.result["ledger"]
+    np.testing.assert_allclose(outcome.tuned.prompt, local.tuned.prompt, atol=1e-4)
+    assert outcome.result.accuracy == pytest.approx(local.result.accuracy)
+    assert outcome.result.ledger == local.result.ledger
     asked, present, tested, chosen = _asked(api), 6, 1 + 3 + 1, 2
-    assert asked["images"] == result["ledger"]["images_encoded"]
-    assert asked["prompts"] == result["ledger"]["prompts"] + present + tested + chosen
+    assert asked["images"] == outcome.result.ledger.images_encoded
+    assert asked["prompts"] == outcome.result.ledger.prompts + present + tested + chosen
 
 
 @pytest.mark.slow
@@ -107,12 +107,13 @@ def test_a_prompt_a_class_learns_from_probabilities(page, tmp_path):
     dataset = craft_jax.load_dataset(DataConfig(shots=8), seed=1)
     with _served(dataset.class_names) as address:
         local = craft_jax.load_black_box("bundled", dataset.class_names)
-        black_box, (tuned, result) = page["tune"](address, local.initial_prompt, local.image_size, tmp_path)
-        probabilities = craft_jax.predict(tuned, black_box, [item.image for item in dataset.test[:3]])
+        black_box, outcome = page["tune"](address, local.initial_prompt, local.image_size, tmp_path)
+        probabilities = craft_jax.predict(outcome.tuned, black_box, [item.image for item in dataset.test[:3]])
 
-    assert result["prompt_only"] > result["zero_shot"] + 3
-    assert result["refined"] > result["zero_shot"] + 6
-    assert tuned.prompt.shape[0] == 24
+    result = outcome.result
+    assert result.prompt_only > result.zero_shot + 3
+    assert result.refined > result.zero_shot + 6
+    assert outcome.tuned.prompt.shape[0] == 24
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1.0, atol=1e-5)
     with pytest.raises(UserError, match="the checkpoint is for the API's model, version 1, a remote black box"):
         prediction.main(["predict", f"--checkpoint={tmp_path}", "x.jpg"])
@@ -125,7 +126,7 @@ def test_padding_is_not_sent(small_black_box, small_set, small_config, tmp_path)
     )
     result = training.train(_connect(owner, small_black_box), small_set, config, tmp_path).result
 
-    assert sum(owner.images) == result["ledger"]["images_encoded"] == 2 * 12 + 12 + 6
+    assert sum(owner.images) == result.ledger.images_encoded == 2 * 12 + 12 + 6
     assert owner.prompts.count(6) == owner.prompts.count(2) == 6  # 4 pairs in chunks of 3
 
 
@@ -139,7 +140,7 @@ def test_what_an_owner_raises_ends_the_run_as_it_is_and_the_same_call_resumes(
         training.train(remote, small_set, config, tmp_path)
     stream = io.StringIO()
 
-    assert training.train(remote, small_set, config, tmp_path, stream=stream).result["queries"] == 48
+    assert training.train(remote, small_set, config, tmp_path, stream=stream).result.queries == 48
     assert "resuming" in stream.getvalue()
 
 

@@ -370,8 +370,8 @@ def test_the_main_job_tunes_a_resnet_and_its_checkpoint_predicts(tiny_folder, sm
     probabilities = prediction.predict(outcome.tuned, again, [item.image.path for item in small_set.test])
     hits = probabilities.argmax(axis=1) == [item.label for item in small_set.test]
 
-    assert outcome.result["queries"] == small_config.query_budget
-    assert outcome.result["accuracy"] == pytest.approx(100 * hits.mean())
+    assert outcome.result.queries == small_config.query_budget
+    assert outcome.result.accuracy == pytest.approx(100 * hits.mean())
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 

@@ -155,7 +155,7 @@ def test_a_minibatch_answers_every_candidate_of_a_step_and_is_billed_as_such(
     )
     result = _train(small_black_box, small_set, config, tmp_path / "x").result
 
-    assert result["ledger"]["search_predictions"] == 21 * 12 + 48 * 5
+    assert result.ledger.search_predictions == 21 * 12 + 48 * 5
 
 
 def test_the_images_of_a_minibatch_change_from_step_to_step(small_black_box, small_set, small_config):
@@ -193,8 +193,8 @@ def test_every_recipe_runs_and_spends_no_more_than_its_budget(name, tmp_path, sm
     config = dataclasses.replace(config, run=run, search=search)
     tuned, result = _train(small_black_box, small_set, config, tmp_path)
 
-    assert result["queries"] <= 600
-    assert (result["queries"] == 0) == (name == "head-only")
+    assert result.queries <= 600
+    assert (result.queries == 0) == (name == "head-only")
     rows = [json.loads(line) for line in (tmp_path / training.METRICS).read_text().splitlines()]
     assert all(np.isfinite(row["loss"]) for row in rows)
     start = np.broadcast_to(small_black_box.initial_prompt, tuned.prompt.shape)
@@ -264,9 +264,9 @@ def test_a_misleading_head_is_left_out(small_black_box, small_set, small_config)
 def test_the_checkpoint_predicts_as_chosen(tmp_path, small_black_box, small_set, small_config):
     outcome = _train(small_black_box, small_set, small_config, tmp_path / "x")
     kept = checkpoints.open_for_prediction(tmp_path / "x").tuned
-    losses = outcome.result["held_out"]["loss"]
+    losses = outcome.result.held_out["loss"]
 
-    assert outcome.result["chosen"] == min(losses, key=losses.get)
+    assert outcome.result.chosen == min(losses, key=losses.get)
     np.testing.assert_array_equal(kept.prompt, outcome.tuned.prompt)
     for ours, theirs in zip(jax.tree.leaves(kept.head), jax.tree.leaves(outcome.tuned.head), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -304,5 +304,5 @@ def test_without_held_out_photographs_the_refined_prompt_is_deployed(
 ):
     result = _train(small_black_box, dataclasses.replace(small_set, val=()), small_config, tmp_path / "x").result
 
-    assert (result["chosen"], result["held_out"]) == (selection.REFINED, {"images": 0, "loss": {}})
-    assert result["accuracy"] == result["refined"]
+    assert (result.chosen, result.held_out) == (selection.REFINED, {"images": 0, "loss": {}})
+    assert result.accuracy == result.refined

@@ -218,8 +218,8 @@ def test_arrays_train_and_their_tuned_model_evaluates(tmp_path):
     )
     tuned, result = craft_jax.train(black_box, few, config, tmp_path / "run")
 
-    assert (result["split"], result["train_images"], result["test_images"]) == ("arrays", 9, 12)
-    assert craft_jax.evaluate(tuned, black_box, few.test).deployed == result["accuracy"]
+    assert (result.split, result.train_images, result.test_images) == ("arrays", 9, 12)
+    assert craft_jax.evaluate(tuned, black_box, few.test).deployed == result.accuracy
 
 
 def test_arrays_may_bring_their_own_test_images_of_any_size_and_in_grey():

@@ -1,6 +1,7 @@
 """The rooms of the house: doors that name what others may use, imports that run one way, files that stay small."""
 
 import ast
+import importlib.metadata
 import re
 from pathlib import Path
 
@@ -141,6 +142,19 @@ def test_every_question_to_a_black_box_says_what_it_costs(room, file):
 @pytest.mark.parametrize("name", craft_jax.__all__)
 def test_every_public_name_is_there_and_documented(name):
     assert getattr(craft_jax, name).__doc__
+
+
+def test_no_module_stands_in_the_way_of_a_public_name():
+    import craft_jax.predict
+    from craft_jax.prediction import predict
+
+    assert craft_jax.predict is predict  # though it is a command as a module: python -m craft_jax.predict
+    assert set(craft_jax.__all__) & set(ROOMS) == {"predict"}
+
+
+def test_what_a_user_may_name_is_all_that_is_listed():
+    assert set(dir(craft_jax)) == {*craft_jax.__all__, "__version__"}
+    assert craft_jax.__version__ == importlib.metadata.version("craft_jax")
 
 
 def test_the_architectures_tree_has_every_room_in_its_order():

@@ -76,7 +76,7 @@ def test_a_healthy_run_goes_through_where_jax_stops_at_nan(
     with jax.debug_nans(True):
         result = _train(small_black_box, small_set, config, tmp_path / "run").result
 
-    assert result["ledger"]["prompts"] == 37
+    assert result.ledger.prompts == 37
 
 
 @pytest.mark.parametrize("devices", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 8))])
@@ -236,7 +236,7 @@ def test_a_budget_that_steps_do_not_divide_is_never_exceeded(tmp_path, small_bla
         small_black_box, small_set, dataclasses.replace(small_config, query_budget=44), tmp_path / "x"
     ).result
 
-    assert result["queries"] == 37
+    assert result.queries == 37
 
 
 def test_every_step_is_logged_and_a_report_and_a_curve_are_left(finished):
@@ -309,7 +309,7 @@ def test_a_finished_run_says_so_and_returns_its_result(finished, small_black_box
     outcome = training.train(small_black_box, small_set, small_config, finished, stream=stream)
 
     assert "holds this run, finished" in stream.getvalue()
-    assert outcome.result == json.loads((finished / training.RESULT).read_text())
+    assert outcome == training.load_run(finished)
     assert str(before) == str(_content(finished))
 
 
@@ -334,7 +334,7 @@ def test_a_workdir_that_another_run_is_writing_into_is_left_alone(tmp_path, smal
         training.train(small_black_box, small_set, small_config, tmp_path)
 
     assert (tmp_path / training.METRICS).read_text() == log
-    assert training.train(small_black_box, small_set, small_config, tmp_path).result["queries"] == 69
+    assert training.train(small_black_box, small_set, small_config, tmp_path).result.queries == 69
 
 
 def test_two_runs_that_begin_in_one_new_workdir_are_one(tmp_path, small_black_box, small_set, small_config):
@@ -348,7 +348,7 @@ def test_two_runs_that_begin_in_one_new_workdir_are_one(tmp_path, small_black_bo
 
     result = training.train(small_black_box, small_set, small_config, tmp_path / "new", stop=begin_another).result
 
-    assert result["queries"] == 69
+    assert result.queries == 69
     assert len(refused) == 3
 
 
@@ -445,7 +445,7 @@ def test_an_ablation_learns_its_part_alone(learn, tmp_path, small_black_box, sma
     head_moved = any(np.any(leaf) for leaf in jax.tree.leaves(outcome.tuned.head["params"]["Dense_1"]))
 
     assert (moved, head_moved) == (learn == "prompt", learn == "refinement")
-    assert outcome.result["queries"] == (69 if learn == "prompt" else 0)
+    assert outcome.result.queries == (69 if learn == "prompt" else 0)
 
 
 # A run killed by SIGKILL

@@ -66,7 +66,7 @@ def main() -> None:
         except Interrupted as interrupted:
             _print(f"{name} stopped", time.perf_counter() - at_start, said=str(interrupted))
             return
-        result = {k: outcome.result[k] for k in ("zero_shot", "prompt_only", "refined", "accuracy", "probes")}
+        result = {k: getattr(outcome.result, k) for k in ("zero_shot", "prompt_only", "refined", "accuracy", "probes")}
         compiled = {k: round(v, 2) for k, v in seconds.items() if "compil" in k or "cache" in k or "trace" in k}
         total = time.perf_counter() - at_start
         bits = _digest(outcome.tuned, folder / name)

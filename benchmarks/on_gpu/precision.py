@@ -105,7 +105,7 @@ def accuracy(record: Record, precisions: tuple[str, ...], queries: int) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 box = load(precision, few.class_names)
                 outcome = training.train(box, few, dataclasses.replace(config), Path(folder) / "run", io.StringIO())
-            found = {name: outcome.result[name] for name in ("zero_shot", "probes", "prompt_only", "refined")}
+            found = {name: getattr(outcome.result, name) for name in ("zero_shot", "probes", "prompt_only", "refined")}
             record.add(precision=precision, queries=queries, **found)
 
         record.each(f"accuracy in {precision}", 25, one)

@@ -52,7 +52,7 @@ def result(config: Config, dataset: FewShotSet, folder: Path) -> dict[str, Any]:
     if (folder / training.RESULT).exists():
         shutil.rmtree(folder)  # of other settings
     black_box = blackbox.from_settings(config.black_box, dataset.class_names)
-    found = training.train(black_box, dataset, config, folder, stream=io.StringIO()).result
+    found = dataclasses.asdict(training.train(black_box, dataset, config, folder, stream=io.StringIO()).result)
     jax.clear_caches()  # hundreds of runs' programs would exceed the pieces of memory that Linux lets a process map
     rows = [json.loads(line) for line in (folder / training.METRICS).read_text().splitlines()]
     found["curve"] = [

@@ -5,7 +5,7 @@ All side effects of a run live here; `train` is the way in.
 
 from craft_jax.training import checkpoints, from_settings, report
 from craft_jax.training.estimate import estimate
-from craft_jax.training.finished import CURVE, METRICS, PAGE, REPORT, RESULT, Outcome, load_run
+from craft_jax.training.finished import CURVE, METRICS, PAGE, REPORT, RESULT, Outcome, Result, load_run
 from craft_jax.training.from_settings import prompt_std
 from craft_jax.training.loop import train, train_alone
 from craft_jax.training.probing import to_ask as texts_to_ask
@@ -17,6 +17,7 @@ __all__ = [
     "PAGE",
     "REPORT",
     "RESULT",
+    "Result",
     "checkpoints",
     "estimate",
     "from_settings",

@@ -25,7 +25,7 @@ from craft_jax.reporting import PREDICTIONS, write_predictions
 from craft_jax.training import assembly, report, resume
 from craft_jax.training.assembly import Run
 from craft_jax.training.checkpoints import Checkpoints, checksum
-from craft_jax.training.finished import CURVE, METRICS, PAGE, REPORT, RESULT, Outcome
+from craft_jax.training.finished import CURVE, METRICS, PAGE, REPORT, RESULT, Outcome, Result
 from craft_jax.training.metrics_log import Row
 from craft_jax.training.recorder import Recorder, candidate_models, rows_of
 from craft_jax.training.resume import Start
@@ -97,7 +97,7 @@ def train_alone(
     result = hosts.first_alone(
         lambda: _leave(run, dataset, start, recorder, reached, workdir, time.monotonic() - began)
     )
-    return Outcome(candidate_models(run, reached)[result["chosen"]], result)
+    return Outcome(candidate_models(run, reached)[result["chosen"]], Result.of(result))
 
 
 def _open(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints | None]:

@@ -18,7 +18,7 @@ from craft_jax.errors import UserError, worded
 from craft_jax.method import TuningState
 from craft_jax.training.assembly import Run
 from craft_jax.training.checkpoints import CHECKPOINTS, Checkpoints, Restored, open_for_prediction, unflatten
-from craft_jax.training.finished import RESULT, Outcome
+from craft_jax.training.finished import RESULT, Outcome, Result
 from craft_jax.training.metrics_log import Row
 
 
@@ -83,7 +83,7 @@ def finished(workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Co
     if found is None:
         return None
     tuned = tuned_model.from_arrays(found, black_box.identity, black_box.class_names, json.loads(found["texts"]))
-    return Outcome(tuned, found["result"])
+    return Outcome(tuned, Result.of(found["result"]))
 
 
 def _steps(restored: Restored, config: Config) -> int:

@@ -5,17 +5,12 @@ import os
 import shutil
 import tempfile
 
-<<<<<<< HEAD
-
-def _removed_at_exit(prefix):
-    folder = tempfile.mkdtemp(prefix=prefix)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-os.environ["XDG_CACHE_HOME"] = _removed_at_exit("craft_jax_cache_")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # whatever is temporary, of workers and their children too, goes at the end
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="craft_jax_tests_")
+    atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache_")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # pytest's workers share that of the process that starts them
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _removed_at_exit("craft_jax_xla_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="xla_")
 if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     # Compiling takes most of the time here: what XLA's slower passes gain at these sizes is less than what they cost.
     os.environ["XLA_FLAGS"] = (
@@ -23,13 +18,6 @@ if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
         + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
         + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
-=======
-if "PYTEST_XDIST_WORKER" not in os.environ:  # whatever is temporary, of workers and their children too, goes at the end
-    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="craft_jax_tests_")
-    atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache_")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
->>>>>>> d0018aa (Tests leave nothing in the system's temporary folder)
 
 import json
 import signal

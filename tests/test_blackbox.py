@@ -14,6 +14,7 @@ from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
 from craft_jax.config import DataConfig
 from craft_jax.data import pixels
 from craft_jax.errors import UserError
+from tests.public import flax_clip_model
 
 TEMPLATE = "a photo of a {}."
 
@@ -24,7 +25,7 @@ def public():
     import transformers
 
     transformers.logging.set_verbosity_error()
-    model = transformers.FlaxCLIPModel.from_pretrained(BUNDLED_MODEL)
+    model = flax_clip_model().from_pretrained(BUNDLED_MODEL)
     model.params = model.to_fp32(model.params)
     return (
         model,
@@ -67,14 +68,14 @@ def test_text_features_of_the_unlearnt_prompt_equal_the_public_class(public, cla
 
 def _random_clip(vocabulary=600, **text_changes):
     """A randomly initialised FlaxCLIPModel of odd sizes: 24 wide, 3 heads, 3 text layers, 77 positions."""
-    from transformers import CLIPConfig, FlaxCLIPModel
+    from transformers import CLIPConfig
 
     tower = {"hidden_size": 24, "intermediate_size": 96, "num_attention_heads": 3, "num_hidden_layers": 3}
     text = tower | {"vocab_size": vocabulary, "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
     config = CLIPConfig(
         text_config=text | text_changes, vision_config=tower | {"image_size": 16, "patch_size": 8}, projection_dim=20
     )
-    return FlaxCLIPModel(config, seed=3)
+    return flax_clip_model()(config, seed=3)
 
 
 def _towers_and_public_features(model, captions, n_ctx):

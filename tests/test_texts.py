@@ -8,6 +8,7 @@ import pytest
 import craft_jax
 from craft_jax.blackbox import SOFT_PROMPTS, TEXTS, GradientRefused
 from craft_jax.errors import UserError
+from tests.public import flax_clip_model
 
 TEXTS_OF_ANY_LENGTH = ("a dog", "a photo of a very small grand piano on a table.", "x", "a photo of a pizza.")
 
@@ -35,7 +36,7 @@ def test_texts_equal_the_public_class(small_black_box, handle):
     transformers = pytest.importorskip("transformers")
     from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
 
-    model = transformers.FlaxCLIPModel.from_pretrained(str(BUNDLED_MODEL))
+    model = flax_clip_model().from_pretrained(str(BUNDLED_MODEL))
     model.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), model.params)
     tokenizer = transformers.CLIPTokenizerFast.from_pretrained(str(BUNDLED_MODEL))
     tokens = tokenizer(list(TEXTS_OF_ANY_LENGTH), padding="max_length", max_length=77, return_tensors="np")

@@ -8,6 +8,7 @@ import transformers
 
 from craft_jax.blackbox.loaders import flax_clip, parameters
 from craft_jax.blackbox.towers import vit
+from tests.public import flax_clip_model
 
 TINY = {"hidden_size": 24, "intermediate_size": 96, "num_attention_heads": 3, "num_hidden_layers": 3}
 PUBLISHED = {  # vision width, heads, layers, patch, image size; text width, heads, layers; features; activation
@@ -60,7 +61,7 @@ def _assert_features_equal_the_public_class(config, images=3, atol=1e-5):
     side = config.vision_config.image_size
     pixels = np.random.default_rng(1).standard_normal((images, side, side, 3), np.float32)
     tower = flax_clip.image_tower(params, config.vision_config)
-    public = transformers.FlaxCLIPModel(config, _do_init=False)
+    public = flax_clip_model()(config, _do_init=False)
     with jax.default_matmul_precision("float32"):
         expected = flax_clip.image_features(public.module, params, jnp.asarray(pixels))
         found = jax.jit(vit.features)(tower, pixels)
@@ -99,7 +100,7 @@ def test_image_features_of_the_published_sizes_equal_the_public_class(size):
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_the_published_sizes_have_the_parameters_of_the_public_class(size):
     config = _published(size)
-    public = transformers.FlaxCLIPModel(config, _do_init=False).params_shape_tree
+    public = flax_clip_model()(config, _do_init=False).params_shape_tree
 
     expected = {".".join(path): tuple(leaf.shape) for path, leaf in _leaves(public)}
     assert parameters.shapes(config) == expected

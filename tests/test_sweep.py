@@ -19,7 +19,7 @@ import craft_jax
 from craft_jax import data, files
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.method import refinement
-from craft_jax.sweep import command, plan, protocols, results, runner, table
+from craft_jax.sweep import command, plan, plot, protocols, results, runner, table
 from craft_jax.training import report
 from tests import miniatures
 
@@ -255,6 +255,35 @@ def test_a_curve_that_could_not_be_drawn_leaves_the_old_one(tmp_path, monkeypatc
 
     assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "curve.png").read_text() == "old"
+
+
+def _entry(label, method, shots, accuracy, measure=results.CHOSEN):
+    return results.Entry(label, method, shots, measure, "test", "", {1: accuracy - 1, 2: accuracy + 1}, 2, None)
+
+
+def test_a_sweeps_picture_has_a_panel_a_set_a_line_a_method_and_their_means(tmp_path):
+    entries = [
+        _entry(f"{name}{tail}", method, shots, base + shots + 10 * len(method), measure)
+        for name, base in (("pets", 40.0), ("_$a$", 60.0))
+        for method, tail in (("", ""), ("paper,tfds", "-paper-tfds"))
+        for shots in (1, 4)
+        for measure in (results.CHOSEN, results.ZERO_SHOT)
+    ]
+    panels = plot.panels(entries)
+    means = {line.name: [point[:2] for point in line.points] for line in panels[2].lines}
+
+    assert [panel.title for panel in panels] == ["pets", "_$a$", "mean of 2 sets"]
+    assert [[line.name for line in panel.lines] for panel in panels] == [["default", "paper,tfds"]] * 3
+    assert means == {"default": [(1, 51.0), (4, 54.0)], "paper,tfds": [(1, 151.0), (4, 154.0)]}
+    assert len(plot.panels(entries[:8])) == 1
+    plot.draw(entries, tmp_path / "table.png")
+    assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_means_are_of_the_shots_that_every_set_has():
+    entries = [_entry("pets", "", 1, 40.0), _entry("pets", "", 4, 50.0), _entry("dtd", "", 4, 60.0)]
+
+    assert plot.panels(entries)[-1].lines[0].points == [(4, 55.0, None)]
 
 
 def test_a_file_that_could_not_be_written_leaves_the_old_one_and_nothing_else(tmp_path):

@@ -20,7 +20,7 @@ from benchmarks.devices import collective_bytes
 from craft_jax import blackbox, files, training
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.method import calibration, collaborative
-from craft_jax.training import assembly, checkpoints, report
+from craft_jax.training import assembly, checkpoints, loop, report
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -446,6 +446,17 @@ def test_an_ablation_learns_its_part_alone(learn, tmp_path, small_black_box, sma
 
     assert (moved, head_moved) == (learn == "prompt", learn == "refinement")
     assert outcome.result.queries == (69 if learn == "prompt" else 0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "call", "every", "tested"),
+    [(12, 1, 20, 2), (12, 5, 20, 5), (200, 5, 20, 20), (60, 5, 20, 10), (3, 1, 20, 1), (12, 1, 0, 0)],
+)
+def test_a_short_runs_curve_has_some_six_points(steps, call, every, tested):
+    config = craft_jax.RunConfig(steps_per_call=call, eval_every=every)
+
+    assert loop.curve_every(config, steps, remote=False) == tested
+    assert loop.curve_every(config, steps, remote=True) == every
 
 
 # A run killed by SIGKILL

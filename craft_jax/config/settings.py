@@ -218,7 +218,8 @@ class RunConfig:
       chunk_pairs: antithetic pairs that one device evaluates at once, which bounds memory; 0 chooses for the machine.
         Sums in other groups round otherwise, so that a run keeps it.
       steps_per_call: collaborative steps inside one compiled call, and between two log lines.
-      eval_every: steps between two test evaluations for the curve; 0 evaluates at the end alone.
+      eval_every: most steps between two test evaluations for the curve, which of a local model has six where the run
+        is short; 0 evaluates at the end alone.
       checkpoint_every: steps between two checkpoints.
       shard_images: `yes` keeps a share of the encoded training images on each device and gathers the views that a step
         draws; `no` keeps all on every device; `auto` shares them where they would fill a quarter of its memory.

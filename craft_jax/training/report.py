@@ -18,6 +18,7 @@ from craft_jax.reporting import Facts, Judged, Model, code_in_markdown, in_markd
 from craft_jax.training import selection
 
 Row = dict[str, Any]
+_OF_PROMPTS = (selection.ZERO_SHOT, selection.PROMPT, selection.REFINED)
 AS_GIVEN = " as it was given from Python"
 
 
@@ -227,9 +228,10 @@ def draw_curve(path: Path, rows: Sequence[Row], zero_shot: float) -> None:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     queries = [row[count] for row in rows]
-    axes.plot(
-        queries, [row["train_refined"] for row in rows], color="0.8", lw=1, label="training images, prompt + refinement"
-    )
+    stepped = [row for row in rows if row.get("step", 1)]  # the probes' accuracy on what they learnt from is no part
+    trained = [row["train_refined"] for row in stepped]
+    at = [row[count] for row in stepped]
+    axes.plot(at, trained, color="0.8", lw=1, label="training images, prompt + refinement")
     at = [0] + [row[count] for row in tested]
     axes.axhline(zero_shot, color="0.4", ls=":", label="test, zero-shot")
     axes.plot(
@@ -252,6 +254,10 @@ def draw_curve(path: Path, rows: Sequence[Row], zero_shot: float) -> None:
         axes.plot(
             [rows[0]["prompts"]], [rows[0]["test_probes"]], "*", ms=13, color="tab:green", label="test, probes + head"
         )
+    if "test_chosen" in rows[-1]:
+        where = rows[0 if rows[-1]["chosen"] not in _OF_PROMPTS else -1][count]
+        name = f"deployed: {rows[-1]['chosen']}, {rows[-1]['test_chosen']:.1f} %"
+        axes.plot([where], [rows[-1]["test_chosen"]], "o", ms=14, mfc="none", mec="black", mew=1.5, ls="", label=name)
     axes.set(
         xlabel="queries (prompts evaluated)" if count == "prompts" else "steps",
         ylabel="accuracy in %",

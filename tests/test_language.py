@@ -35,6 +35,7 @@ from craft_jax.language.ask_tell import Proposal, Scored, State, unseen
 from craft_jax.language.proposers import library, mutation, parsing
 from craft_jax.language.wordings import Wording, captions
 from craft_jax.method import stacked
+from craft_jax.reporting import words
 from tests import proposing
 
 NAMES = ("pizza", "grand piano", "sunflower")
@@ -382,7 +383,7 @@ def test_bad_replies_cost_calls_and_notes_and_never_the_run(tmp_path):
     assert ledger.proposal_calls == len(proposing.HOSTILE)
     assert len(found.told["notes"]) >= len(proposing.HOSTILE) - 1
     assert all(note.isascii() and len(note) < 200 for note in found.told["notes"])
-    assert "\n".join(language.report_lines(found.told)).count("`") % 2 == 0
+    assert "\n".join(words.wordings(found.told)).count("`") % 2 == 0
 
 
 def test_a_caption_that_the_model_has_no_room_for_costs_a_note(small_black_box):

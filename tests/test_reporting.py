@@ -19,6 +19,7 @@ from craft_jax.reporting import (
     in_markdown,
     measures,
     render,
+    suggestions,
     text,
     words,
 )
@@ -77,6 +78,10 @@ def facts(tmp_path, names=HOSTILE, **more):
         "judged": said,
         "class_names": names,
         "test": items,
+        "suggestions": suggestions.Suggestions(
+            [suggestions.Suspect(0, names[0], names[-1], 0.9, f"like {names[1]}", "<b>.png", "")],
+            [suggestions.Helped(names[2], 4, 1, 3, 0.2)],
+        ),
     }
     return Facts(**given | more)
 
@@ -117,6 +122,76 @@ def test_a_report_says_why_what_it_cost_and_how_sure_that_is(tmp_path):
     }  # fmt: skip
     assert "95 % interval" in page.text
     assert "Expected calibration error" in page.text
+
+
+def told(sentences=HOSTILE):
+    """What a search over texts has found, in the words of somebody who means harm."""
+    return {
+        "best": {"wording": sentences[0], "loss": 1.0, "captions": list(sentences)},
+        "start": {"wording": sentences[1], "loss": 2.0},
+        "combined": [{"wording": sentence, "loss": 1.5, "weight": 0.1} for sentence in sentences],
+        "details": {name: name for name in sentences},
+        "left_out": 3, "wordings": 40, "calls": 9, "notes": list(sentences),
+    }  # fmt: skip
+
+
+def test_sentences_of_a_language_model_stay_text_and_cost_what_they_cost(tmp_path):
+    plain = facts(tmp_path)
+    ledger = plain.result["ledger"] | {"proposal_calls": 9, "proposal_tokens": 12345, "proposal_money": 0.5}
+    page = Page(render(facts(tmp_path, result=plain.result | {"wordings": told(), "ledger": ledger})))
+
+    assert not {"script", "b>", "link", "iframe", "object"} & set(page.tags)
+    assert page.text.count(HOSTILE[0]) > Page(render(plain)).text.count(HOSTILE[0]) + 3
+    assert "was called 9 times, for 12,345 tokens and 0.50 at the prices set" in page.text
+    lines = "\n".join(words.wordings(told())).splitlines()
+    assert [line.replace("\\|", "").count("|") for line in lines if line.startswith("|")] == [4] * (2 + len(HOSTILE))
+    assert sum(line.startswith("- ") for line in lines) == 3 * len(HOSTILE)
+    assert "two\nlines" not in "\n".join(lines)
+    assert ("calls of a language model", "9", []) in words.costs(ledger, 6)
+
+
+def noise(path, seed, flat=False):
+    grey = np.random.default_rng(seed).integers(0, 255, (12, 12), np.uint8) * (not flat)
+    Image.fromarray(grey).resize((90, 90)).save(path)
+    return ImageFile(path)
+
+
+def test_suspects_are_twins_and_labels_that_are_ruled_out_and_the_rest_says_what_to_collect(tmp_path):
+    train = [Labelled(noise(tmp_path / f"train{i}.png", i), i % 3) for i in range(6)]
+    images = [noise(tmp_path / f"held{i}.png", 100 + i, flat=i == 2) for i in range(8)]
+    images[0] = ImageFile(tmp_path / "twin.jpg")
+    Image.open(tmp_path / "train1.png").resize((70, 80)).save(tmp_path / "twin.jpg")
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    logits = np.full((8, 3), 0.0)
+    logits[0, 1] = 1.0  # looks like train1, of class 1
+    logits[1, 2] = 9.0  # ruled out
+    logits[2, 1] = 1.0  # a mistake like others
+    logits[[3, 4, 5, 6], labels[3:7]] = 5.0
+    logits[7, 0] = 0.5
+    judged = answers.judge("prompt", logits, labels, logits, labels)._replace(temperature=1.0)
+    found = suggestions.suggest(
+        judged._replace(held_out=answers.judge("", logits, labels, logits[:0], labels[:0]).test),
+        train, [Labelled(image, int(label)) for image, label in zip(images, labels, strict=True)], ("a", "=b", "c|"),
+    )  # fmt: skip
+
+    assert {suspect.place: suspect.why.rpartition("/")[2] for suspect in found.suspects} == {
+        0: "train1.png", 1: "its label is all but ruled out; it may be mislabelled"
+    }  # fmt: skip
+    assert [(helped.name, helped.shots, helped.right, helped.held_out) for helped in found.helped] == [
+        ("a", 2, 0, 1), ("c|", 2, 2, 3)
+    ]  # fmt: skip
+    assert all("c\\|" in line for line in suggestions.markdown(found) if "c" in line and "2 of 3" in line)
+    assert suggestions.suggest(judged, train, (), ("a", "b", "c")) == suggestions.Suggestions()
+
+
+def test_at_most_three_photographs_of_a_class_are_suspected(tmp_path):
+    image = noise(tmp_path / "x.png", 1)
+    logits = np.tile([0.0, 9.0], (6, 1))
+    judged = answers.judge("prompt", logits, np.zeros(6, int), logits, np.zeros(6, int))
+    sure = judged.held_out._replace(tempered=np.full(6, 0.99))
+    found = suggestions.suggest(judged._replace(held_out=sure), (), [Labelled(image, 0)] * 6, ("a", "b"))
+
+    assert len(found.suspects) == 3
 
 
 def read(folder, names, train=2, test=3):
@@ -174,7 +249,7 @@ def test_1000_photographs_and_200_classes_make_a_page_below_5_megabytes(tmp_path
 
     page = render(facts(tmp_path, names=HOSTILE, judged=said, class_names=names, test=items))
     assert len(page) < 5_000_000
-    assert page.count("<figure>") == 48
+    assert page.count("<figure>") == 49
     assert "of 200 classes the 24 with the most mistakes" in page
 
 

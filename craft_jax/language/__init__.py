@@ -6,6 +6,5 @@
 from craft_jax.language.finding import find
 from craft_jax.language.results import BEST, COMBINED, PROBES, Found
 from craft_jax.language.search import Shown
-from craft_jax.language.sentences import report_lines
 
-__all__ = ["BEST", "COMBINED", "Found", "PROBES", "Shown", "find", "report_lines"]
+__all__ = ["BEST", "COMBINED", "Found", "PROBES", "Shown", "find"]

@@ -3,12 +3,13 @@
 Everything that is shown may be hostile: names of files and classes, and sentences that a model wrote (`text`).
 """
 
-from craft_jax.reporting import answers, words
+from craft_jax.reporting import answers, suggestions, words
 from craft_jax.reporting.answers import Judged
 from craft_jax.reporting.labelled import csv_of_labels, sort_into
 from craft_jax.reporting.page import Facts, Model, render
 from craft_jax.reporting.predictions import PREDICTIONS, write_predictions
 from craft_jax.reporting.reading import class_lines, contact_sheet
+from craft_jax.reporting.suggestions import Suggestions
 from craft_jax.reporting.text import cell, code_in_markdown, in_markdown, one_line, path_cell
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Judged",
     "Model",
     "PREDICTIONS",
+    "Suggestions",
     "answers",
     "cell",
     "class_lines",
@@ -27,6 +29,7 @@ __all__ = [
     "path_cell",
     "render",
     "sort_into",
+    "suggestions",
     "words",
     "write_predictions",
 ]

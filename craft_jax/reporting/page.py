@@ -11,6 +11,7 @@ import numpy as np
 from craft_jax.data import Labelled
 from craft_jax.reporting import charts, measures
 from craft_jax.reporting.answers import Answers, Judged
+from craft_jax.reporting.suggestions import Suggestions
 from craft_jax.reporting.text import one_line
 from craft_jax.reporting.thumbnails import thumbnails
 
@@ -46,6 +47,7 @@ class Facts:
       judged: what the deployed model says.
       class_names: C of them.
       test: the photographs that `judged.test` is about.
+      suggestions: what to look at and to collect.
     """
 
     title: str
@@ -60,6 +62,7 @@ class Facts:
     judged: Judged
     class_names: Sequence[str]
     test: Sequence[Labelled]
+    suggestions: Suggestions = Suggestions()
 
 
 class Shown(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 from craft_jax.blackbox import prompts_for
 from craft_jax.config import Config, flat_settings
 from craft_jax.reporting.page import Model
+from craft_jax.reporting.text import code_in_markdown, in_markdown
 
 Cost = tuple[str, str, list[tuple[str, str]]]
 _BASE = Config(query_budget=500)  # what --config=demo holds
@@ -63,6 +64,11 @@ def costs(ledger: Mapping[str, Any], classes: int) -> list[Cost]:
         sums.append(("megabytes sent", f"{ledger['bytes_sent'] / 1e6:,.1f}", []))
         sums += [("tokens", f"{ledger['tokens']:,}", [])] if ledger["tokens"] else []
         sums += [("money, at the prices set", f"{ledger['money']:,.2f}", [])] if ledger["money"] else []
+    if ledger.get("proposal_calls"):
+        sums.append(("calls of a language model", f"{ledger['proposal_calls']:,}", []))
+        sums.append(("tokens of these", f"{ledger['proposal_tokens']:,}", []))
+        money = ledger["proposal_money"]
+        sums += [("money for these, at the prices set", f"{money:,.2f}", [])] if money else []
     return sums
 
 
@@ -98,3 +104,42 @@ def command(settings: Mapping[str, Any], workdir: str) -> str:
         return ""
     flags = [f"--config.{name}={value}" for name, value in settings.items() if value != base[name]]
     return shlex.join(["craft-jax", "tune", "--config=demo", *flags, f"--workdir={workdir}-again"])
+
+
+def wordings(told: Mapping[str, Any] | None) -> list[str]:
+    """The texts that a search has found, as a section in Markdown; nothing where there was no search.
+
+    Args:
+      told: as `language.Found.told` has it; its sentences are of a language model, perhaps.
+    """
+    if not told:
+        return []
+    best, start = told["best"], told["start"]
+    lines = [
+        "",
+        "## The texts that it found",
+        "",
+        f"Of {told['wordings']} wordings the best, by cross-entropy on the shots {best['loss']:.4f} "
+        f"({code_in_markdown(start['wording'])} has {start['loss']:.4f}):",
+        "",
+        *(f"- {code_in_markdown(caption)}" for caption in best["captions"]),
+    ]
+    if told.get("details"):
+        lines += ["", "What it says of each class:", ""]
+        lines += [f"- {in_markdown(name)}: {code_in_markdown(detail)}" for name, detail in told["details"].items()]
+    lines += [
+        "",
+        "The combination, with weights that are means over classes:",
+        "",
+        "| weight | loss | wording |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {one['weight']:.3f} | {one['loss']:.4f} | {in_markdown(one['wording'])} |" for one in told["combined"]
+    ]
+    if told["left_out"]:
+        lines.append(f"\nand {told['left_out']} more.")
+    if told["notes"]:
+        lines += ["", f"Of {told['calls']} replies these could not be used as they were:", ""]
+        lines += [f"- {code_in_markdown(note)}" for note in told["notes"]]
+    return lines

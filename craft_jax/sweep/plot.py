@@ -74,7 +74,8 @@ def _set(entry: Entry) -> str:
 
 
 def _panel_of_set(name: str, entries: Sequence[Entry], methods: Sequence[str]) -> _Panel:
-    zero_shot, lines = {}, []
+    zero_shot: dict[str, float] = {}
+    lines = []
     for entry in entries:
         if entry.measure == ZERO_SHOT:
             zero_shot.setdefault(entry.method or _OWN, entry.mean)

@@ -237,7 +237,8 @@ def _leave(
     settings = report.settings_used(run.config, dataset, run.black_box)
     write_predictions(workdir / PREDICTIONS, dataset.test, dataset.class_names, judged.test)
     curve = report.curve(workdir / CURVE, recorder.rows, start.zero_shot)
-    write_atomically(workdir / REPORT, report.markdown(result, settings, curve))
-    write_atomically(workdir / PAGE, report.page(result, settings, recorder.rows, judged, dataset, workdir))
+    suggested = report.advice(judged, dataset, run.config)
+    write_atomically(workdir / REPORT, report.markdown(result, settings, suggested, curve))
+    write_atomically(workdir / PAGE, report.page(result, settings, recorder.rows, judged, suggested, dataset, workdir))
     write_atomically(workdir / RESULT, json_text(result, indent=2) + "\n")
     return result

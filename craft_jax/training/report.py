@@ -8,13 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from craft_jax import language
 from craft_jax.blackbox import Described, is_remote
 from craft_jax.config import TEXTS_ALONE, Config, flat_settings, identity
-from craft_jax.data import FewShotSet, ImageFile
+from craft_jax.data import FewShotSet, ImageFile, hold_out
 from craft_jax.errors import NotInstalled, needed
 from craft_jax.files import replacing
-from craft_jax.reporting import Facts, Judged, Model, code_in_markdown, in_markdown, render, words
+from craft_jax.reporting import (
+    Facts,
+    Judged,
+    Model,
+    Suggestions,
+    code_in_markdown,
+    in_markdown,
+    render,
+    suggestions,
+    words,
+)
 from craft_jax.training import selection
 
 Row = dict[str, Any]
@@ -63,7 +72,21 @@ def table(result: Row) -> str:
     return "\n".join(lines)
 
 
-def page(result: Row, settings: Row, rows: Sequence[Row], judged: Judged, dataset: FewShotSet, workdir: Path) -> str:
+def advice(judged: Judged, dataset: FewShotSet, config: Config) -> Suggestions:
+    """What held-out photographs suggest to look at and to collect."""
+    kept, held_out = hold_out(dataset, config.held_out, config.seed)
+    return suggestions.suggest(judged, kept.train, held_out, dataset.class_names)
+
+
+def page(
+    result: Row,
+    settings: Row,
+    rows: Sequence[Row],
+    judged: Judged,
+    suggested: Suggestions,
+    dataset: FewShotSet,
+    workdir: Path,
+) -> str:
     """The run as one HTML file, with photographs; `rows` are of the log, `settings` by full name."""
     return render(
         Facts(
@@ -79,6 +102,7 @@ def page(result: Row, settings: Row, rows: Sequence[Row], judged: Judged, datase
             judged=judged,
             class_names=dataset.class_names,
             test=dataset.test,
+            suggestions=suggested,
         )
     )
 
@@ -154,7 +178,7 @@ def settings_used(config: Config, dataset: FewShotSet, black_box: Described) -> 
     return flat | {"data.views": config.data.views}
 
 
-def markdown(result: Row, settings: Row, curve: str) -> str:
+def markdown(result: Row, settings: Row, suggested: Suggestions, curve: str) -> str:
     """The run on one page, with the picture `curve` in it where there is one; settings by full name."""
     lines = [
         f"# {_title(result)}",
@@ -167,9 +191,10 @@ def markdown(result: Row, settings: Row, curve: str) -> str:
         "",
         _choice(result, settings),
         *_white_box_warning(result),
-        *language.report_lines(result.get("wordings")),
+        *words.wordings(result.get("wordings")),
         *(f"\n{in_markdown(note)}." for note in result["notes"]),
         *(["", f"![test accuracy over queries]({curve})"] if curve else []),
+        *suggestions.markdown(suggested),
         "",
         "## What it asked of the black box",
         "",

@@ -142,7 +142,7 @@ def _loop(run: Run, start: Start, recorder: Recorder | None, stop: Callable[[], 
     """
     config = run.config
     make_steps = assembly.steps_of(run)
-    test_every = curve_every(config.run, run.steps, remote=is_remote(run.problem.black_box.identity))
+    test_every = curve_every(config.run, run.steps, remote=is_remote(run.black_box.identity))
     state = run.spread.mapped(start.state)
     done = int(start.state.step)
     if recorder and run.probed and not recorder.rows:

@@ -389,7 +389,7 @@ def test_bad_replies_cost_calls_and_notes_and_never_the_run(tmp_path):
 def test_a_caption_that_the_model_has_no_room_for_costs_a_note(small_black_box):
     long = Wording("a {} " + " ".join(f"q{number}z" for number in range(40)) + ".")
     proposal = Proposal((Wording("the {}."), long), 1)
-    fitting = search._fitting(small_black_box, proposal, NAMES)
+    fitting = search._fitting(Metered(small_black_box, budget=None), proposal, NAMES)
     assert fitting.wordings == (Wording("the {}."),)
     assert "more tokens than the model takes" in fitting.notes[0]
 

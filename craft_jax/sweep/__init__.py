@@ -1,4 +1,4 @@
-"""Many runs and what they add up to: the plan, the runner, processes side by side, protocols, tables.
+"""Many runs and what they add up to: the plan, the runner, processes or a cluster's jobs, protocols, tables.
 
 `python -m craft_jax.sweep` is the way in.
 """

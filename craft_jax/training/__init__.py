@@ -1,4 +1,4 @@
-"""One run from start to result: its parts, the loop, checkpoints, the record, the report.
+"""One run from start to result: its parts, the texts asked first, the loop, resume, checkpoints, choice and record.
 
 All side effects of a run live here; `train` is the way in.
 """

@@ -309,7 +309,7 @@ def test_a_finished_run_says_so_and_returns_its_result(finished, small_black_box
     outcome = training.train(small_black_box, small_set, small_config, finished, stream=stream)
 
     assert "holds this run, finished" in stream.getvalue()
-    assert outcome == training.load_run(finished)
+    assert outcome.result == training.load_run(finished).result
     assert str(before) == str(_content(finished))
 
 

@@ -34,7 +34,7 @@ class Result:
       predictions: prompts x images asked for the search.
       seconds: that the run took, all its parts together.
       seed: of everything random.
-      shots: training images of each class; None where classes have different numbers of them.
+      shots: training images of each class; a text such as `3 to 4` where classes have different numbers of them.
       black_box: the model's name.
       split: where the division into training and test images comes from.
       classes, train_images, test_images: how many.
@@ -57,7 +57,7 @@ class Result:
     predictions: int = 0
     seconds: float = 0.0
     seed: int = 0
-    shots: Any = None
+    shots: int | str = 0
     black_box: str = ""
     split: str = ""
     classes: int = 0

@@ -4,6 +4,9 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 TWO_AT_A_TIME = -n 2 --dist loadfile
 
+# Run once more with every annotated shape checked, and ranks not promoted (tests/shapes.py).
+SHAPES = $(addprefix tests/test_,mathematics.py estimators.py gauss_newton.py stacked.py text_tower.py)
+
 .PHONY: demo test test-slow test-torch bench bench-gpu wheels docs clean
 
 demo: $(VENV)/.installed
@@ -17,6 +20,7 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(RUN) -m pytest -m slow $(TWO_AT_A_TIME)
+	CRAFT_JAX_SHAPES=1 $(RUN) -m pytest $(TWO_AT_A_TIME) $(SHAPES)
 
 # Parity with PyTorch, for which it takes the version that the checks were made with.
 test-torch: $(VENV)/.installed-test

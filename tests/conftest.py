@@ -29,6 +29,11 @@ import httpx
 import numpy as np
 import pytest
 
+if os.environ.get("CRAFT_JAX_SHAPES"):
+    from tests import shapes
+
+    shapes.install()
+
 from craft_jax.cli import pay_compilation_once
 
 pay_compilation_once()

@@ -94,7 +94,7 @@ class ClipBlackBox(Description):
         """Both kinds of prompts."""
         return frozenset({SOFT_PROMPTS, TEXTS})
 
-    def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
+    def encode_images(self, images: UInt8[Array | np.ndarray, "N size size 3"]) -> Handle:
         """Takes uint8 RGB images in; nothing crosses back but an opaque handle."""
         return _encode_images(self, images)
 
@@ -121,7 +121,8 @@ class ClipBlackBox(Description):
 @opaque
 def _encode_images(black_box: ClipBlackBox, images: Array) -> Handle:
     with products(black_box._precision, black_box._text.dtype):
-        pixels = (images.astype(jnp.float32) / 255 - black_box._pixel_mean) / black_box._pixel_std
+        mean, std = (values[None, None, None] for values in (black_box._pixel_mean, black_box._pixel_std))
+        pixels = (images.astype(jnp.float32) / 255 - mean) / std
         features = black_box._image_features(black_box._image_params, pixels).astype(jnp.float32)
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 

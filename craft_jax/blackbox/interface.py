@@ -62,7 +62,7 @@ class BlackBox(Described, Protocol):
     A run has it as a `Metered`, which counts what is asked.
     """
 
-    def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
+    def encode_images(self, images: UInt8[Array | np.ndarray, "N size size 3"]) -> Handle:
         """Takes RGB images in; their handle answers any number of queries."""
 
     def predict(

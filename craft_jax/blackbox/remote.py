@@ -62,7 +62,7 @@ class _Desk:
         self._told = False
         self.failure: Exception | None = None
 
-    def take(self, images: UInt8[np.ndarray, "N size size 3"]) -> Int[np.ndarray, " N"]:
+    def take(self, images: UInt8[Array | np.ndarray, "N size size 3"]) -> Int[np.ndarray, " N"]:
         """Sends images; their places in what has been taken."""
         images = np.asarray(images)
         count = _unpadded(images)
@@ -147,7 +147,7 @@ class RemoteBlackBox(Description):
         """What its owner has methods for."""
         return self._takes
 
-    def encode_images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Handle:
+    def encode_images(self, images: UInt8[Array | np.ndarray, "N size size 3"]) -> Handle:
         """Sends images; repeats of the last one at the end, which pad a batch, are not sent."""
         if isinstance(images, jax.core.Tracer):
             return _encode_images(self, images)

@@ -27,8 +27,9 @@ def perturbed(key: Array, start: Float[Array, "n_ctx d"], classes: int) -> Float
     """The prompts to ask for: p0, then for each size p0 + e and p0 - e; [K, n_ctx, d], per class [K, C, n_ctx, d]."""
     shape = (classes, *start.shape) if classes else start.shape
     e = sizes(start).reshape(-1, *[1] * len(shape)) * jax.random.normal(key, (RUNGS, *shape))
-    pairs = jnp.stack([start + e, start - e], axis=1).reshape(-1, *shape)
-    return jnp.concatenate([jnp.broadcast_to(start, shape)[None], pairs])
+    first = jnp.broadcast_to(start, shape)[None]
+    pairs = jnp.stack([first + e, first - e], axis=1).reshape(-1, *shape)
+    return jnp.concatenate([first, pairs])
 
 
 def sizes(start: Float[Array, "n_ctx d"]) -> Float[Array, " rungs"]:
@@ -53,7 +54,7 @@ def curvature(logits: Float[Array, "K N C"]) -> Float[Array, " rungs"]:
     centred = logits - logits.mean(axis=-1, keepdims=True)
     centre, pairs = centred[0], centred[1:].reshape(RUNGS, 2, *centred.shape[1:])
     odd = (pairs[:, 0] - pairs[:, 1]) / 2
-    even = (pairs[:, 0] + pairs[:, 1]) / 2 - centre
+    even = (pairs[:, 0] + pairs[:, 1]) / 2 - centre[None]
     return _rms(even) / _rms(odd)
 
 

@@ -61,20 +61,20 @@ def evaluate(
     *,
     chunk_pairs: int,
     devices: int,
-) -> Float[Array, "K B"]:
+) -> Float[Array, "K F"]:
     """Every candidate's fitness, each device asking for its share.
 
     Args:
       black_box: that answers.
       generator: from z to soft prompts.
-      fitness_of: logits [n, C] of a candidate -> its fitness [B].
+      fitness_of: logits [n, C] of a candidate -> its fitness, or whatever else is kept of them, [F].
       handle: of the n images that answer.
       candidates: z of each.
       chunk_pairs: pairs evaluated at once.
       devices: on the axis `AXIS`.
     """
 
-    def query_chunk(chunk: Float[Array, "k B dim"]) -> Float[Array, "k B"]:
+    def query_chunk(chunk: Float[Array, "k B dim"]) -> Float[Array, "k F"]:
         # The barriers keep XLA from merging a chunk, where it is its device's only one, with what is asked beside it.
         owner, prompts, images = jax.lax.optimization_barrier((black_box, generator(chunk), handle))
         return jax.vmap(fitness_of)(jax.lax.optimization_barrier(owner.predict(prompts, images)))

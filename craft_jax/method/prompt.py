@@ -56,7 +56,8 @@ class LinearPrompt(struct.PyTreeNode):
     def __call__(self, z: Float[Array, "*K B dim"]) -> Array:
         """The soft prompts of z."""
         z = jnp.clip(z, -self.bound, self.bound)
-        prompts = self.start + jnp.tensordot(z, self.projection, axes=1, precision="highest")
+        start = jnp.expand_dims(self.start, tuple(range(z.ndim - 1)))
+        prompts = start + jnp.tensordot(z, self.projection, axes=1, precision="highest")
         return prompts if self.per_class else prompts[..., 0, :, :]
 
 
@@ -90,7 +91,8 @@ class LowRankPrompt(struct.PyTreeNode):
         u, s, v, shared = jnp.split(z[..., 0, :], stops, axis=-1)
         u, v = u.reshape(*u.shape[:-1], n_ctx, self.rank), v.reshape(*v.shape[:-1], m, self.rank)
         rows = jnp.einsum("...nr,...r,...mr->...nm", u, s, v, precision="highest") + shared[..., None, :]
-        return self.start + jnp.einsum("...nm,nmd->...nd", rows, self.maps, precision="highest")
+        start = jnp.expand_dims(self.start, tuple(range(z.ndim - 2)))
+        return start + jnp.einsum("...nm,nmd->...nd", rows, self.maps, precision="highest")
 
 
 def linear(

@@ -69,7 +69,8 @@ def rank(of: Statistics) -> int:
 
 def apply(head: StackedHead, answers: Float[Any, "*N T"]) -> Any:
     """The refined logits f + alpha g(F) of N images, from their answers to the T texts of the head."""
-    return answers[..., : head.bias.size] + centred(answers) @ head.weights + head.bias
+    bias = head.bias.reshape(*[1] * (answers.ndim - 1), -1)
+    return answers[..., : head.bias.size] + centred(answers) @ head.weights + bias
 
 
 def fit(

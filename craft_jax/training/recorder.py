@@ -98,7 +98,7 @@ class Recorder:
             "prompts": ledger.prompts,
             "predictions": ledger.search_predictions,
             "loss": float(jnp.mean(jax.vmap(objectives.cross_entropy, (0, None))(target, run.problem.labels))),
-            "train_refined": 100 * float(jnp.mean(jnp.argmax(target, axis=-1) == run.problem.labels)),
+            "train_refined": 100 * float(jnp.mean(jnp.argmax(target, axis=-1) == run.problem.labels[None])),
             "damping": 1.0,
             "test_prompt_only": self._carried["zero_shot"],
             "test_refined": self._carried["zero_shot"],

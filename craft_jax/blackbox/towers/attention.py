@@ -76,8 +76,8 @@ def _softmax(scores: Array) -> Array:
 def by_offsets(
     layer: Layer,
     query: Float[Array, "K S H e"],
-    key: Float[Array, "K n+T H e"],
-    value: Float[Array, "K n+T H e"],
+    key: Float[Array, "K tokens H e"],
+    value: Float[Array, "K tokens H e"],
     *,
     n_ctx: int,
     lengths: Sequence[int],

@@ -45,7 +45,7 @@ class Blocks(struct.PyTreeNode):
     def heads_of(self, layer: Layer, x: Float[Array, "*lead d"]) -> tuple[Array, Array, Array]:
         """Query, scaled, key and value, each [*lead, H, dh]."""
         normed = layer_norm(x, layer.norm1, self.epsilon)
-        qkv = normed @ layer.qkv_kernel + layer.qkv_bias
+        qkv = normed @ layer.qkv_kernel + of_rank(layer.qkv_bias, x.ndim)
         query, key, value = jnp.split(qkv.reshape(*x.shape[:-1], 3 * self.heads, x.shape[-1] // self.heads), 3, axis=-2)
         return query * key.shape[-1] ** -0.5, key, value
 
@@ -103,7 +103,7 @@ def through(layers: Layer | tuple[Layer, ...], advance: Callable[[Layer, State],
 
 def dense(x: Array, params: Params) -> Array:
     """An affine map of the last axis."""
-    return x @ params["kernel"] + params["bias"]
+    return x @ params["kernel"] + of_rank(params["bias"], x.ndim)
 
 
 def layer_norm(x: Array, params: Params, epsilon: float) -> Array:
@@ -111,4 +111,10 @@ def layer_norm(x: Array, params: Params, epsilon: float) -> Array:
     wide = x.astype(jnp.float32)
     centred = wide - wide.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return (centred * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype) * params["scale"] + params["bias"]
+    scale, bias = (of_rank(params[name], x.ndim) for name in ("scale", "bias"))
+    return (centred * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype) * scale + bias
+
+
+def of_rank(x: Array, rank: int) -> Array:
+    """An array with as many leading axes of one more as it lacks, so that no rank is promoted unseen."""
+    return jnp.expand_dims(x, tuple(range(rank - x.ndim)))

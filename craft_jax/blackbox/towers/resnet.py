@@ -81,7 +81,7 @@ class AttentionPool(nn.Module):
         x = x.reshape(x.shape[0], -1, width)
         x = jnp.concatenate([x.mean(axis=1, keepdims=True), x], axis=1)
         positions = self.param("positional_embedding", nn.initializers.normal(width**-0.5), x.shape[1:])
-        x = x + positions.astype(self.dtype)
+        x = x + positions[None].astype(self.dtype)
 
         def heads(name: str, tokens: Array) -> Array:
             projected = nn.Dense(width, dtype=self.dtype, name=name)(tokens)

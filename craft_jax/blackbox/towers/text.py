@@ -49,13 +49,13 @@ class TextTower(struct.PyTreeNode):
 
     def features(self, prompts: Float[Array, "K n_ctx d"]) -> Float[Array, "K C p"]:
         """Normalised text features of every class under every prompt, float32."""
-        prefix = (prompts + self.prompt_positions).astype(self.dtype)
+        prefix = (prompts + self.prompt_positions[None]).astype(self.dtype)
         return self._encode(prefix, jnp.broadcast_to(self.suffix, (prompts.shape[0], *self.suffix.shape)))
 
     def class_features(self, prompts: Float[Array, "K C n_ctx d"]) -> Float[Array, "K C p"]:
         """The same where every class has a soft prompt of its own: then classes share SOS alone."""
         candidates, _, n_ctx, width = prompts.shape
-        contexts = (prompts[:, jnp.argsort(self.class_rows)] + self.prompt_positions).astype(self.dtype)
+        contexts = (prompts[:, jnp.argsort(self.class_rows)] + self.prompt_positions[None, None]).astype(self.dtype)
         captions, first = [], 0
         for rows in attention.in_buckets(self.lengths):
             suffixes = rows(self.suffix[None])

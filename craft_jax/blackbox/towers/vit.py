@@ -4,7 +4,7 @@ Patches enter by one matrix product, query, key and value are one more, layers r
 evaluated at the class token alone, which is all that is pooled. Shapes: N images, L tokens, d width, H heads.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-Params = Mapping[str, Any]
+from craft_jax.blackbox.towers.blocks import Params, dense, layer_norm, of_rank
 
 
 class Layer(struct.PyTreeNode):
@@ -62,14 +62,14 @@ def features(tower: VisionTower, pixels: Float[Array, "N size size 3"]) -> Float
     """Features of normalised pixels, not normalised, float32."""
     patches = _patches(pixels, tower.patch).astype(tower.dtype) @ tower.patch_kernel
     first = jnp.broadcast_to(tower.class_token, (patches.shape[0], 1, patches.shape[-1]))
-    x = _layer_norm(jnp.concatenate([first, patches], axis=1) + tower.positions, tower.first_norm, tower.epsilon)
+    x = layer_norm(jnp.concatenate([first, patches], axis=1) + tower.positions[None], tower.first_norm, tower.epsilon)
 
     def advance(x: Array, layer: Layer) -> tuple[Array, None]:
         return _advance(tower, layer, x, queries=x.shape[1]), None
 
     x, _ = jax.lax.scan(advance, x, tower.layers)
     pooled = _advance(tower, tower.last_layer, x, queries=1)[:, 0]
-    return _layer_norm(pooled.astype(jnp.float32), tower.last_norm, tower.epsilon) @ tower.projection
+    return layer_norm(pooled.astype(jnp.float32), tower.last_norm, tower.epsilon) @ tower.projection
 
 
 def build(
@@ -140,11 +140,11 @@ def _patches(pixels: Array, patch: int) -> Array:
 
 def _advance(tower: VisionTower, layer: Layer, x: Float[Array, "N L d"], queries: int) -> Float[Array, "N queries d"]:
     """The first tokens after a layer, `queries` of them."""
-    normed = _layer_norm(x, layer.norm1, tower.epsilon)
+    normed = layer_norm(x, layer.norm1, tower.epsilon)
     width = x.shape[-1]
 
     def heads(tokens: Array, start: int, stop: int) -> list[Array]:
-        projected = tokens @ layer.qkv_kernel[:, start:stop] + layer.qkv_bias[start:stop]
+        projected = tokens @ layer.qkv_kernel[:, start:stop] + of_rank(layer.qkv_bias[start:stop], tokens.ndim)
         split = projected.reshape(*tokens.shape[:-1], -1, width // tower.heads)
         return jnp.split(split, (stop - start) // width, axis=-2)
 
@@ -153,9 +153,9 @@ def _advance(tower: VisionTower, layer: Layer, x: Float[Array, "N L d"], queries
     else:
         (query,), (key, value) = heads(normed[:, :queries], 0, width), heads(normed, width, 3 * width)
     attended = _attend(query, key, value).reshape(x.shape[0], queries, width)
-    x = x[:, :queries] + _dense(attended, layer.out)
-    hidden = tower.activation(_dense(_layer_norm(x, layer.norm2, tower.epsilon), layer.fc1))
-    return x + _dense(hidden, layer.fc2)
+    x = x[:, :queries] + dense(attended, layer.out)
+    hidden = tower.activation(dense(layer_norm(x, layer.norm2, tower.epsilon), layer.fc1))
+    return x + dense(hidden, layer.fc2)
 
 
 def _attend(query: Float[Array, "N l H e"], key: Float[Array, "N L H e"], value: Float[Array, "N L H e"]) -> Array:
@@ -166,14 +166,3 @@ def _attend(query: Float[Array, "N l H e"], key: Float[Array, "N L H e"], value:
         return jnp.einsum("nhlm,nmhe->nlhe", weights, value)
     fused = jax.default_backend() == "gpu" and query.dtype != jnp.float32  # cuDNN's takes half precision alone
     return jax.nn.dot_product_attention(query, key, value, implementation="cudnn" if fused else "xla")
-
-
-def _dense(x: Array, params: Params) -> Array:
-    return x @ params["kernel"] + params["bias"]
-
-
-def _layer_norm(x: Array, params: Params, epsilon: float) -> Array:
-    wide = x.astype(jnp.float32)
-    centred = wide - wide.mean(axis=-1, keepdims=True)
-    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return (centred * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype) * params["scale"] + params["bias"]

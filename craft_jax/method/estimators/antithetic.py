@@ -96,15 +96,15 @@ def _descent(
     return Search(lambda z: begin(z, tx.init(z)), ask, tell, population_size=2 * pairs)
 
 
-def mirrored(z: Float[Array, "B dim"], perturbations: Float[Array, "P B dim"]) -> Float[Array, "2P B dim"]:
+def mirrored(z: Float[Array, "B dim"], perturbations: Float[Array, "P B dim"]) -> Float[Array, "2*P B dim"]:
     """Candidates z + e and z - e, pair after pair."""
-    return z + jnp.stack([perturbations, -perturbations], axis=1).reshape(-1, *z.shape)
+    return z[None] + jnp.stack([perturbations, -perturbations], axis=1).reshape(-1, *z.shape)
 
 
 def estimate(
-    fitness: Float[Array, "2P B"], directions: Float[Array, "P B dim"], sigma: Array, shaping: Shaping
+    fitness: Float[Array, "K B"], directions: Float[Array, "P B dim"], sigma: Array, shaping: Shaping
 ) -> Float[Array, "B dim"]:
-    """The antithetic estimate of each block's gradient from its own fitness."""
+    """The antithetic estimate of each block's gradient from its own fitness, K = 2 P."""
     shaped = jax.vmap(shaping, in_axes=2, out_axes=2)(fitness.reshape(len(directions), 2, -1))
     differences = (shaped[:, 0] - shaped[:, 1]) / (2 * sigma)
     return jnp.einsum("pb,pbz->bz", differences, directions, precision="highest") / len(directions)

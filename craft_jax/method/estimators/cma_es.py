@@ -40,11 +40,14 @@ def cma_es(key: Array, *, population_size: int, sigma: float, shape: tuple[int, 
         with jax.debug_nans(False):  # evosax fills what it has yet to set with NaN
             return begin(z, strategy.init(key, z, params))
 
-    # evosax leaves its products at the machine's default, which on accelerators is too coarse for a covariance.
+    # evosax leaves its products at the machine's default, which on accelerators is too coarse for a covariance, and
+    # promotes ranks.
+    @jax.numpy_rank_promotion("allow")
     @jax.default_matmul_precision("float32")
     def ask(state: SearchState) -> Array:
         return strategy.ask(jax.random.fold_in(key, state.step), state.memory, params)[0]
 
+    @jax.numpy_rank_promotion("allow")
     @jax.default_matmul_precision("float32")
     def tell(state: SearchState, fitness: Array) -> SearchState:
         own_key = jax.random.fold_in(key, state.step)

@@ -56,7 +56,7 @@ class GaussNewton(NamedTuple):
 
     def ask(self, state: SearchState) -> Float[Array, "P C dim"]:
         """One perturbation along each direction; a pure function of the state."""
-        return state.z + self.sigma * self._directions(state)
+        return state.z[None] + self.sigma * self._directions(state)
 
     def propose(
         self,
@@ -73,10 +73,10 @@ class GaussNewton(NamedTuple):
           answers: those of `ask`'s.
           target: that a linear map of the logits is to equal; less its mean over classes.
         """
-        jacobian = (answers - present) / self.sigma
+        jacobian = (answers - present[None]) / self.sigma
         damping = state.memory.damping * jnp.asarray(RADII)
         coefficients = _minimisers(jacobian, centred(present), target, damping)
-        return state.z + jnp.einsum("rcp,pcd->rcd", coefficients, self._directions(state))
+        return state.z[None] + jnp.einsum("rcp,pcd->rcd", coefficients, self._directions(state))
 
     def settle(
         self,

@@ -64,12 +64,12 @@ def one_sided(
         return for_blocks(draw, jax.random.fold_in(key, state.step), directions, *state.z.shape)
 
     def ask(state: SearchState) -> Array:
-        return jnp.concatenate([state.z[None], state.z + sigma(state.step) * perturbations(state)])
+        return jnp.concatenate([state.z[None], state.z[None] + sigma(state.step) * perturbations(state)])
 
     def tell(state: SearchState, fitness: Array) -> SearchState:
         length = jnp.sqrt(float(state.z.shape[1]))
         eps = sigma(state.step) * length
-        slopes = (fitness[1:] - fitness[0]) / eps
+        slopes = (fitness[1:] - fitness[:1]) / eps
         units = perturbations(state) / length
         gradient = jnp.einsum("qb,qbz->bz", slopes, units, precision="highest") / directions / eps
         return descend(tx, state, gradient)

@@ -703,7 +703,7 @@ MODELS = [
     Input(
         "other sizes",
         _model(_text(hidden_size=96)),
-        Refused(r"has text_model.* of shape \[.*, and by its config.json it is \["),
+        Refused(r"has text_\S+ of shape \[.*, and by its config.json it is \["),
     ),
     Input(
         "heads that do not fit", _model(_text(hidden_size=64)), Refused("must be a multiple of num_attention_heads=3")

@@ -164,7 +164,7 @@ class Job:
             if line.startswith("step ") and int(re.split("[ /]", line)[1]) >= step:
                 return
 
-    def ends(self, timeout=120):
+    def ends(self, timeout=400):
         """Status, standard output and standard error of every process."""
         try:
             shown = [process.communicate(timeout=timeout) for process in self.processes]

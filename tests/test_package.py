@@ -38,7 +38,7 @@ def test_each_command_is_listed_and_shows_its_usage(command, capsys, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "a command is missing; there are tune, predict, compare, sweep, clients, serve"),
+        ([], "a command is missing; there are tune, predict, compare, export, sweep, clients, serve"),
         (["tuna"], "craft-jax has no command 'tuna'; did you mean tune? there are"),
         (["tune"], "--config is missing, or its get_config returns nothing; try --config=demo"),
         (["tune", "--config=demmo"], "no settings are called 'demmo'; did you mean demo? there are aircraft, caltech,"),

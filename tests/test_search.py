@@ -40,6 +40,7 @@ def _wild_head(run):
 # Credits
 
 
+@pytest.mark.slow
 def test_credits_by_class_give_the_true_gradient_of_every_classs_prompt(small_black_box, small_set, small_config):
     """As many small orthogonal pairs as a block has coordinates must find what the white box says."""
     config = dataclasses.replace(small_config, prompt=PromptConfig(intrinsic_dim=4, std=0.01))
@@ -177,13 +178,10 @@ def test_the_images_of_a_minibatch_change_from_step_to_step(small_black_box, sma
 # Recipes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name == "white-box" else pytest.param(name, marks=pytest.mark.slow)
-        for name in recipes.RECIPES
-        if not name.startswith("llm")  # they ask a language model: test_language.py
-    ],
+    [name for name in recipes.RECIPES if not name.startswith("llm")],  # they ask a language model: test_language.py
 )
 def test_every_recipe_runs_and_spends_no_more_than_its_budget(name, tmp_path, small_black_box, small_set, small_config):
     asked = ProbeConfig(texts=60)

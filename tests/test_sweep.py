@@ -175,6 +175,7 @@ def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, copied, tmp_pa
     assert "(1 of 2 seeds)" in (copied / table.MARKDOWN).read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_out_of_memory_does_not_stop_the_others(root, copied, monkeypatch, capsys):
     carry_out = runner.carry_out
 

@@ -1,10 +1,11 @@
 """Shared by all tests: eight simulated devices, a small set in CoOp's layout, and the bundled black box."""
 
 import atexit
-import importlib.metadata
 import os
 import shutil
 import tempfile
+
+from tests import processes
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # whatever is temporary, of workers and their children too, goes at the end
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="craft_jax_tests_")
@@ -13,11 +14,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache_")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # pytest's workers share that of the process that starts them
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="xla_")
 if "--xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    # Compiling takes most of the time here: what XLA's slower passes gain at these sizes is less than what they cost.
-    flags = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
-    if importlib.metadata.version("jaxlib").startswith("0.10."):  # newer ones stop at the second
-        flags += ["--xla_cpu_parallel_codegen_split_count=1", "--xla_cpu_use_fusion_emitters=false"]
-    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), processes.xla_flags(8)])
 
 import json
 import signal

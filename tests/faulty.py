@@ -5,7 +5,6 @@ import hashlib
 import json
 import random
 import threading
-import time
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,7 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(int(fault), b"not now", {"Retry-After": "0.01"} if fault == "429" else {})
             return
         if fault == "hang":
-            time.sleep(1.0)
+            self.connection.settimeout(60.0)
+            self.connection.recv(1)  # which says when the client has gone
             self.close_connection = True
             return
         status, content = self._fetch(body)

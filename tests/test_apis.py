@@ -28,7 +28,7 @@ CLASSES = ("pizza", "grand piano", "sunflower")
 FLAT_DEFAULTS = flat_settings(dataclasses.asdict(Config()))
 TEXTS_ASKED = [f"a photo of a {name}." for name in (*CLASSES, *string.ascii_lowercase, "1")]
 QUICK = ApiConfig(
-    image_size=32, image_format="png", logit_scale=20.007230758666992, model="any", timeout=0.4, pause=0.005
+    image_size=32, image_format="png", logit_scale=20.007230758666992, model="any", timeout=2.0, pause=0.005
 )
 
 
@@ -112,7 +112,7 @@ def test_soft_prompts_are_answered_as_locally(server, api, small_black_box):
 @pytest.mark.parametrize("faults", [AGAIN, HARMLESS])
 def test_what_breaks_and_comes_again_changes_nothing(faults, server, api, local):
     with proxy(server, faults, share=0.3) as between:
-        black_box = _connect(between.address, "labels", api, texts=8, attempts=20, in_flight=8, timeout=0.2)
+        black_box = _connect(between.address, "labels", api, texts=8, attempts=20, in_flight=8)
         np.testing.assert_allclose(_centred(_ask(black_box, _images())), local, atol=2e-5)
     assert between.arrived == black_box._desk.owner.sent.requests
     assert between.repeated == 0
@@ -284,7 +284,7 @@ def test_the_commands_tune_dry_and_wet_and_predict(server, config, dataset, coop
     assert _asked(server) == before  # it was one of the run's
 
 
-def _by_labels(config, address, api, timeout=0.3):
+def _by_labels(config, address, api, timeout=2.0):
     """The settings of a run by labels, three requests an image."""
     api = dataclasses.replace(api, texts=20, attempts=12, in_flight=8, timeout=timeout)
     return dataclasses.replace(config, black_box=craft_jax.BlackBoxConfig(model=address, api="labels"), api=api)

@@ -1,7 +1,6 @@
 """What a run leaves for programs without craft_jax answers as craft-jax predict does."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from craft_jax.export import classifier_of, command, program
 from craft_jax.method import StackedHead
 from craft_jax.training import checkpoints
 from craft_jax.tuned_model import TunedModel
-from tests import random_resnet
+from tests import processes, random_resnet
 
 ROOT = Path(__file__).parent.parent
 PHOTOGRAPHS = sorted((ROOT / "docs" / "photographs").glob("*.jpg"))[:3]
@@ -154,7 +153,7 @@ def test_what_the_page_shows_works_without_craft_jax(head, tuned, small_black_bo
     (tmp_path / "craft_jax").mkdir()
     (tmp_path / "craft_jax" / "assets").symlink_to(ROOT / "craft_jax" / "assets")
     (shell,) = re.findall(r"```sh\ncraft-jax (.*?)\n```", page)
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    environment = processes.environment(PYTHONPATH=str(ROOT))
     command_line = [sys.executable, "-P", "-m", "craft_jax", *shell.split()]
     subprocess.run(command_line, cwd=tmp_path, env=environment, check=True, capture_output=True)
     path = re.search(r"docs/photographs/\w+\.jpg", page).group()

@@ -21,6 +21,7 @@ from craft_jax import main, prediction
 from craft_jax.distributed import devices, hosts, initialize, preemption
 from craft_jax.errors import RESUMABLE, UserError
 from craft_jax.training import checkpoints
+from tests import processes
 from tests.conftest import BUNDLED
 from tests.test_training import _assert_same_bits
 
@@ -133,7 +134,7 @@ class Job:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        environment = processes.environment(devices)
         self.processes = []
         for index in range(count) if only is None else [only]:
             meeting = [f"--coordinator=127.0.0.1:{port}", f"--process_count={count}", f"--process_index={index}"]
@@ -326,7 +327,7 @@ def test_sigterm_on_one_host_saves_and_stops_all_and_a_run_on_four_devices_predi
     prediction.main(["predict", *arguments])
     on_one_device = subprocess.run(
         [sys.executable, "-m", "craft_jax.predict", *arguments],
-        cwd=REPOSITORY, env=os.environ | {"XLA_FLAGS": ""}, capture_output=True, text=True, check=True,
+        cwd=REPOSITORY, env=processes.environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert on_one_device.stdout == capsys.readouterr().out
     assert on_one_device.stdout.strip().endswith("%")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
+
 NOTEBOOK = Path(__file__).parent.parent / "docs" / "first_steps.ipynb"
 
 
@@ -22,7 +24,7 @@ def test_the_notebook_is_kept_without_what_it_printed():
 def test_the_notebook_tunes_shows_its_curve_and_labels_arrays(tmp_path, monkeypatch):
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", processes.xla_flags(1))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = _read()
 

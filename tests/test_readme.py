@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from craft_jax.config import recipes
 from craft_jax.sweep import plan
+from tests import processes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -34,12 +34,13 @@ def test_the_readmes_snippet_tunes_evaluates_and_predicts(tmp_path):
     ((snippet, _),) = _CODE.findall(README)
     # In a process of its own, with the one device that a user's machine has.
     snippet += (
-        "\nimport json\nprint(json.dumps([vars(run.result) | {'ledger': 0}, probabilities.sum(axis=-1).tolist()]))"
+        "\nimport json\n"
+        "print(json.dumps([run.result.zero_shot, run.result.refined, probabilities.sum(axis=-1).tolist()]))"
     )
-    environment = os.environ | {"XLA_FLAGS": ""}
     done = subprocess.run(
-        [sys.executable, "-c", snippet], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", snippet],
+        cwd=tmp_path, env=processes.environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
     zero_shot, refined, sums = json.loads(done.stdout.splitlines()[-1])
 
     assert refined > zero_shot

@@ -22,6 +22,7 @@ from craft_jax.blackbox import GradientRefused
 from craft_jax.blackbox.remote import logits_of
 from craft_jax.config import DataConfig, PromptConfig, RunConfig, SearchConfig
 from craft_jax.errors import UserError
+from tests import processes
 from tests.test_training import _with_run
 
 REPOSITORY = Path(__file__).parent.parent
@@ -300,7 +301,7 @@ handle = remote.encode_images(np.zeros((16, 8, 8, 3), np.uint8))
 prompts = np.random.default_rng(0).random((1, 10, 1000, 4, 512), np.float32)
 print(np.asarray(jax.pmap(lambda p: remote.predict(p + 1, handle), devices=jax.devices()[:1])(prompts)).shape)
 """
-    environment = os.environ | {"NPROC": "2", "XLA_FLAGS": ""}
+    environment = processes.environment(NPROC="2")
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120
     )

@@ -4,10 +4,12 @@ Tunes, or resumes, and leaves checkpoints, metrics.jsonl, result.json, predictio
 curve.png in the workdir.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,10 @@ def _flags(argv: list[str]) -> flags.FlagValues:
         "Says what was read, shows it on a page, says what the run will ask and cost, and stops.",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "watch", None, "Shows the run while it goes on a page at this port of 127.0.0.1; 0 takes a free one.",
+        lower_bound=0, upper_bound=65535, flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_string(
         "coordinator", None, "On several hosts: HOST:PORT of host 0. Cloud TPU and SLURM need no such flag.",
         flag_values=values,
@@ -91,8 +97,10 @@ def main(argv: list[str]) -> None:
             _show_reading(dataset, config, workdir)
     if given.dry_run:
         return
+    watching = given.watch is not None and hosts.is_first()
     try:
-        result = training.train(black_box, dataset, config, workdir, stop=stop).result
+        with _watched(workdir / training.METRICS, config.budget, given.watch) if watching else contextlib.nullcontext():
+            result = training.train(black_box, dataset, config, workdir, stop=stop).result
     except Interrupted:
         if stop.by_hand:
             raise KeyboardInterrupt from None
@@ -113,6 +121,21 @@ def _show_reading(dataset: "FewShotSet", config: settings.Config, workdir: Path)
     sheet.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(sheet, reporting.contact_sheet(kept, held_out))
     print(f"\ncontact sheet: {shown(sheet)}", flush=True)
+
+
+@contextlib.contextmanager
+def _watched(log: Path, budget: int, port: int) -> Iterator[None]:
+    """Shows the run on a page inside the block, where there is a person to look."""
+    from craft_jax import watch
+    from craft_jax.progress import is_terminal
+
+    if not is_terminal(sys.stdout):
+        print(f"note: the output is no terminal, so --watch={port} shows nothing", flush=True)
+        yield
+        return
+    with watch.watched(log, budget, port) as address:
+        print(f"watch: {address}", flush=True)
+        yield
 
 
 def _settings() -> list[str]:

@@ -15,6 +15,30 @@ _BETWEEN_LINES = 10  # seconds
 _COLUMNS, _ROWS = 80, 24
 
 
+class Pace:
+    """The time that a run has left, by its pace since the first look, before which it compiled.
+
+    Args:
+      total: steps, or queries, of the whole run.
+      clock: seconds.
+    """
+
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._clock = total, clock
+        self._first: tuple[float, int] | None = None
+
+    def left(self, done: int) -> str:
+        """Minutes and seconds; `--:--` until a second look has found more done."""
+        now = self._clock()
+        if done >= self._total:
+            return _clock_text(0)
+        if self._first is None or done <= self._first[1]:
+            self._first = self._first or (now, done)
+            return "--:--"
+        began, first = self._first
+        return _clock_text((now - began) / (done - first) * (self._total - done))
+
+
 class Progress:
     """Shows steps, queries, loss, accuracy and time left.
 
@@ -35,14 +59,13 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream or sys.stdout
-        self._clock = clock
         self._steps, self._budget = steps, budget
-        self._timed: tuple[float, int] | None = None  # when the first call, which compiles, was over, and its last step
+        self._pace = Pace(steps, clock)
         self._bar = tqdm.tqdm(
             total=steps,
             initial=start,
             file=self._stream,
-            disable=not _is_terminal(self._stream),
+            disable=not is_terminal(self._stream),
             unit="step",
             **_width(self._stream),
             bar_format="{n_fmt}/{total_fmt} {desc}{bar:10}",
@@ -56,7 +79,7 @@ class Progress:
 
     def show(self, row: dict[str, Any], ledger: Ledger) -> None:
         """Shows a logged step, and what was asked of the black box up to it."""
-        left = self._left(row["step"])
+        left = self._pace.left(row["step"])
         if not self._bar.disable:
             tested = _tested(row)
             self._bar.set_description_str(
@@ -74,17 +97,6 @@ class Progress:
         )
         text += _tested(row)
         print(f"step {row['step']}/{self._steps}, {text}, {left} left", file=self._stream, flush=True)
-
-    def _left(self, step: int) -> str:
-        """The time left by the pace since the first call, which also compiled; `--:--` until there is one."""
-        now = self._clock()
-        if step == self._steps:
-            return _clock_text(0)
-        if self._timed is None:
-            self._timed = now, step
-            return "--:--"
-        began, first = self._timed
-        return _clock_text((now - began) / (step - first) * (self._steps - step))
 
 
 class EncodingProgress:
@@ -109,7 +121,7 @@ class EncodingProgress:
         self._bar = tqdm.tqdm(
             total=images,
             file=stream,
-            disable=stream is None or not _is_terminal(stream),
+            disable=stream is None or not is_terminal(stream),
             delay=_MOMENT,
             leave=False,
             **_width(stream),
@@ -140,7 +152,7 @@ def _tested(row: dict[str, Any]) -> str:
     return "" if accuracy is None else f", test {accuracy:.1f} %"
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO) -> bool:
     """False too for what only writes, as notebooks and loggers put in place of standard output."""
     return bool(getattr(stream, "isatty", lambda: False)())
 

@@ -14,7 +14,7 @@ PACKAGE = Path(craft_jax.__file__).parent
 # Left to right as data flows; a room imports only rooms before it. Those with a folder are entered by their door.
 ROOMS = [
     "errors", "files", "folders", "cli", "randomness", "precision", "config", "data", "blackbox", "method",
-    "distributed", "progress", "encoding", "tuned_model", "evaluation", "language", "reporting", "training",
+    "distributed", "progress", "encoding", "tuned_model", "evaluation", "language", "reporting", "training", "watch",
     "prediction", "predict", "export", "main", "sweep", "clients", "serve", "__main__",
 ]  # fmt: skip
 MOST_FILES, MOST_LINES = 12, 300

@@ -3,10 +3,10 @@
 Everything that is shown may be hostile: names of files and classes, and sentences that a model wrote (`text`).
 """
 
-from craft_jax.reporting import answers, suggestions, words
+from craft_jax.reporting import answers, charts, suggestions, words
 from craft_jax.reporting.answers import Judged
 from craft_jax.reporting.labelled import csv_of_labels, sort_into
-from craft_jax.reporting.page import Facts, Model, render
+from craft_jax.reporting.page import Facts, Model, render, template
 from craft_jax.reporting.predictions import PREDICTIONS, write_predictions
 from craft_jax.reporting.reading import class_lines, contact_sheet
 from craft_jax.reporting.suggestions import Suggestions
@@ -20,6 +20,7 @@ __all__ = [
     "Suggestions",
     "answers",
     "cell",
+    "charts",
     "class_lines",
     "code_in_markdown",
     "contact_sheet",
@@ -30,6 +31,7 @@ __all__ = [
     "render",
     "sort_into",
     "suggestions",
+    "template",
     "words",
     "write_predictions",
 ]

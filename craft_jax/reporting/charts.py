@@ -55,33 +55,34 @@ class Chart(NamedTuple):
 Series = tuple[str, str, Sequence[tuple[float, float]]]
 
 
-def curve(rows: Sequence[dict[str, Any]], zero_shot: float, deployed: float, by_texts: bool) -> Chart:
+def curve(rows: Sequence[dict[str, Any]], zero_shot: float | None, deployed: float | None, by_texts: bool) -> Chart:
     """Accuracy over queries.
 
     Args:
       rows: of the log.
-      zero_shot: accuracy in percent.
-      deployed: the same, of the deployed model.
+      zero_shot: accuracy in percent; None where it is not known yet.
+      deployed: the same, of the deployed model; None while there is none.
       by_texts: whether that asks texts, and so was there before the first step.
     """
     count = "prompts" if rows[-1]["prompts"] else "step"
     tested = [row for row in rows if "test_refined" in row and row["step"]]
     last = rows[-1][count]
+    start = [] if zero_shot is None else [(0, zero_shot)]
     series: list[Series] = [
-        ("zero-shot", "quiet dotted", [(0, zero_shot), (last, zero_shot)]),
+        ("zero-shot", "quiet dotted", [(at, zero_shot) for at in (0, last) if zero_shot is not None]),
         ("shots, prompt + refinement", "faint", [(row[count], row["train_refined"]) for row in rows if row["step"]]),
     ]
     if tested:
-        start = (0, zero_shot)
         series += [
-            ("prompt alone", "first", [start, *((row[count], row["test_prompt_only"]) for row in tested)]),
-            ("prompt + refinement", "second", [start, *((row[count], row["test_refined"]) for row in tested)]),
+            ("prompt alone", "first", [*start, *((row[count], row["test_prompt_only"]) for row in tested)]),
+            ("prompt + refinement", "second", [*start, *((row[count], row["test_refined"]) for row in tested)]),
         ]
     if "test_probes" in rows[0]:
         series.append(("probes + head", "third", [(rows[0][count], rows[0]["test_probes"])]))
     at = rows[0][count] if by_texts else last
     x_label = "queries (prompts evaluated)" if count == "prompts" else "steps"
-    return _chart(x_label, "test accuracy in %", series, (at, deployed), f"{deployed:.1f} %")
+    mark = None if deployed is None else (at, deployed)
+    return _chart(x_label, "test accuracy in %", series, mark, "" if mark is None else f"{deployed:.1f} %")
 
 
 def diagram(plain: Sequence[Bin], tempered: Sequence[Bin]) -> Chart:

@@ -1,4 +1,4 @@
-"""What leaves a client is less than what it has: a least count, Gaussian noise, masks that cancel in the sum."""
+"""How less leaves a client than it has: a least count, Gaussian noise, masks that cancel in the sum."""
 
 import functools
 import hashlib

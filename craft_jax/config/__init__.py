@@ -1,6 +1,7 @@
 """Settings: defaults, ranges, recipes and the published ones, read once at the edge, checked, then frozen.
 
-A new setting goes to `settings`, a new method to `recipes`. Knows nothing of JAX, so that `--help` answers at once.
+A new setting goes to `settings`, a new method to `recipes`; `identity` says which settings make two runs the same.
+Knows nothing of JAX, so that `--help` answers at once.
 """
 
 from craft_jax.config import identity, packaged

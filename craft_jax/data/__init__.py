@@ -1,6 +1,7 @@
 """Few-shot sets: where images come from, how shots are drawn, how pixels are prepared.
 
-`readers/` has a file for each layout on disk. Nothing here knows a model.
+`readers/` has a file for each layout on disk, `fewshot` draws shots, `images` decodes, `pixels` crops and augments.
+Nothing here knows a model.
 """
 
 from craft_jax.data import pixels, sources

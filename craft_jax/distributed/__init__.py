@@ -1,4 +1,4 @@
-"""The machines: devices (the one place that knows pmap), hosts that act as one, preemption.
+"""The machines: devices (the one place that knows pmap), hosts that act as one, SIGTERM (`preemption`).
 
 Submodules are imported by name, so that those who listen for a signal need not wait for JAX.
 """

@@ -1,6 +1,7 @@
 """CraFT and what goes beyond it, to be read beside the paper: prompt, estimators, objectives, refinement, the step.
 
-Pure functions over small states; no file, screen or host is known here.
+Heads are `refinement` and, on stacked predictions, `stacked`. Pure functions over small states; no file, screen or host
+is known here.
 """
 
 from craft_jax.method import (

@@ -1,6 +1,7 @@
 """What people look at: the report as one HTML file, predictions as CSV, and the statistics that these show.
 
-Everything that is shown may be hostile: names of files and classes, and sentences that a model wrote (`text`).
+`page` prepares and the .jinja templates draw; `charts` has curves alone. Everything that is shown may be hostile: names
+of files and classes, and sentences that a model wrote (`text`).
 """
 
 from craft_jax.reporting import answers, charts, suggestions, words

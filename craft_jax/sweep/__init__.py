@@ -1,4 +1,4 @@
-"""Many runs and what they add up to: the plan, the runner, processes or a cluster's jobs, protocols, tables.
+"""Many runs and what they add up to: the plan, the runner, protocols, tables.
 
-`python -m craft_jax.sweep` is the way in.
+`processes` spreads runs over one machine, `engines` over Slurm's or Ray's. `python -m craft_jax.sweep` is the way in.
 """

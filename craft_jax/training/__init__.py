@@ -1,6 +1,6 @@
-"""One run from start to result: its parts, the texts asked first, the loop, resume, checkpoints, choice and record.
+"""One run from start to result: its parts, the texts asked first, the loop, resume, checkpoints and record.
 
-All side effects of a run live here; `train` is the way in.
+`selection` chooses what is deployed. All side effects of a run live here; `train` is the way in.
 """
 
 from craft_jax.training import checkpoints, from_settings, report

@@ -7,7 +7,7 @@ TWO_AT_A_TIME = -n 2 --dist loadfile
 # Run once more with every annotated shape checked, and ranks not promoted (tests/shapes.py).
 SHAPES = $(addprefix tests/test_,mathematics.py estimators.py gauss_newton.py stacked.py text_tower.py)
 
-.PHONY: demo test test-slow test-torch bench bench-gpu wheels docs clean
+.PHONY: demo test test-slow test-torch test-oldest test-newest bench bench-gpu wheels docs clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/craft-jax tune --config=demo
@@ -26,6 +26,19 @@ test-slow: $(VENV)/.installed-test
 test-torch: $(VENV)/.installed-test
 	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(RUN) -m pytest tests/test_resnet.py tests/test_convert_openai.py
+
+# The default tests on the lowest versions that setup.cfg admits, and on the newest with transformers 5, which the tests'
+# own extra holds back.
+test-oldest:
+	$(PYTHON) tests/oldest.py > .oldest.txt
+	PIP_CONSTRAINT=$(CURDIR)/.oldest.txt $(MAKE) .venv-oldest/.installed-test VENV=.venv-oldest
+	.venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME)
+
+NEWEST ?= $(shell command -v python3.13 || command -v python3.12 || echo $(PYTHON))
+test-newest:
+	$(MAKE) .venv-newest/.installed-test VENV=.venv-newest PYTHON=$(NEWEST)
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade transformers huggingface_hub
+	.venv-newest/bin/python -m pytest $(TWO_AT_A_TIME)
 
 bench: $(VENV)/.installed
 	$(RUN) -m benchmarks.speed
@@ -56,4 +69,4 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(RUN)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .whl runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-newest .oldest.txt .whl runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

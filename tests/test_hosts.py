@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from craft_jax import main, prediction
+from craft_jax.config import SearchConfig
 from craft_jax.distributed import devices, hosts, initialize, preemption
 from craft_jax.errors import RESUMABLE, UserError
 from craft_jax.training import checkpoints
@@ -202,6 +203,15 @@ def test_images_split_over_the_devices_of_two_processes_give_the_bits_of_one(who
     Job(coop_root, tmp_path / "two", count=2, devices=2, more=["--config.run.shard_images=yes"]).succeeds()
 
     _assert_same_bits(whole, tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_the_default_method_has_the_same_bits_in_one_process_and_in_two(coop_root, tmp_path):
+    default = [f"--config.search.estimator={SearchConfig().estimator}", "--config.probe.texts=60"]
+    Job(coop_root, tmp_path / "one", more=default).succeeds()
+    Job(coop_root, tmp_path / "two", count=2, devices=2, more=default).succeeds()
+
+    _assert_same_bits(tmp_path / "one", tmp_path / "two")
 
 
 def test_a_missing_host_is_one_line_within_the_time_given(coop_root, tmp_path):

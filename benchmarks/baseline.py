@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from transformers import FlaxCLIPModel, FlaxCLIPTextModelWithProjection
 
 from benchmarks.sizes import EOS, TEXT, VISION, image_params
 from craft_jax.blackbox.loaders import flax_clip
@@ -33,6 +32,8 @@ def text_query(params: Any, captions: list[list[int]]) -> Callable[[], np.ndarra
         row[: len(caption)] = caption
     if _IN_TORCH:
         return _torch_text(params, ids)
+    from transformers import FlaxCLIPTextModelWithProjection  # transformers 5 has none
+
     reference = FlaxCLIPTextModelWithProjection(TEXT, _do_init=False)
     encode = jax.jit(lambda params: reference(ids, params=params).text_embeds)
     own = {name: params[name] for name in ("text_model", "text_projection")}
@@ -44,7 +45,7 @@ def text_query(params: Any, captions: list[list[int]]) -> Callable[[], np.ndarra
     return query
 
 
-def image_batch(clip: FlaxCLIPModel, patch: int, images: int) -> Callable[[], Any]:
+def image_batch(clip: Any, patch: int, images: int) -> Callable[[], Any]:
     """A function that encodes a batch of images with ViT-B/`patch`."""
     if not _IN_TORCH:
         encode = jax.jit(functools.partial(flax_clip.image_features, clip.module))

@@ -14,6 +14,7 @@ from absl import flags
 
 from craft_jax import folders
 from craft_jax.errors import RESUMABLE, Interrupted, UserError
+from craft_jax.files import one_line
 
 RESUMES = "interrupted; the same command goes on from what was saved"
 _SETTINGS_MODULE = "config_config"  # what ml_collections calls the file of the flag --config
@@ -71,7 +72,7 @@ def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str], *, in
     try:
         main(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
         print(f"{stop}; the same command resumes the run", file=sys.stderr)

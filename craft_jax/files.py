@@ -1,10 +1,11 @@
-"""Files and folders that appear whole or not at all, whoever else writes them at the same time; and locks."""
+"""Files and folders that appear whole or not at all, whoever else writes at the same time; locks; names as text."""
 
 import contextlib
 import errno
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from craft_jax.errors import UserError
 
+_DIRECTIONS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f", "\u061c"}
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LOCK = ".writing"  # in a workdir, for as long as someone writes there
@@ -25,6 +27,11 @@ def shown(path: Path | str) -> str:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a character, as JSON may hold
         return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def one_line(text: str) -> str:
+    """As it is, but for characters that break a line, steer a terminal or turn the direction of writing: escaped."""
+    return "".join(_escaped(character) if _steers(character) else character for character in text)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
@@ -124,3 +131,11 @@ def _acquire(lock: FileLock, folder: Path, busy: Callable[[], None] | None) -> N
             if error.errno not in _NO_LOCKS:
                 raise
             return
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") or character in _DIRECTIONS
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -21,7 +21,7 @@ from craft_jax import folders
 from craft_jax.cli import RESUMES, called, exit_on_user_error, inside_settings_file, last_line, parse
 from craft_jax.distributed import preemption
 from craft_jax.errors import Interrupted, UserError, on_command_line
-from craft_jax.files import shown, write_atomically
+from craft_jax.files import one_line, shown, write_atomically
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     stop.listen()
 
     # Imported here, so that --help and bad settings answer at once.
-    from craft_jax import training
+    from craft_jax import data, training
     from craft_jax.distributed import devices, hosts
     from craft_jax.training import report
 
@@ -89,8 +89,8 @@ def main(argv: list[str]) -> None:
         hosts.first_alone(lambda: folders.check_writable(workdir))
         dataset, black_box = hosts.together(lambda: _load(config))
     if hosts.is_first():
-        for note in dataset.notes:
-            print(f"note: {note}", flush=True)
+        for note in data.notes_of(dataset, config.held_out):
+            print(f"note: {one_line(note)}", flush=True)
         if given.dry_run or config.black_box.api or config.learn == "texts":
             print("\n".join(training.estimate(black_box, dataset, config)), flush=True)
         if given.dry_run:

@@ -23,7 +23,7 @@ from craft_jax.cli import called, elsewhere, parse
 from craft_jax.config import ApiConfig
 from craft_jax.data import ImageFile, LazyImage, as_images, folder
 from craft_jax.errors import UserError, on_command_line
-from craft_jax.files import json_text, shown
+from craft_jax.files import json_text, one_line, shown
 from craft_jax.precision import in_32_bits
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _USAGE = "usage: {} --checkpoint=WORKDIR IMAGE|FOLDER|- ..."
 _UNSURE = "unsure"
+_WIDEST = 50, 30  # columns of the table that are kept in line: image and label
 _CHUNK = 256  # images labelled between two prints; each chunk asks for every class's text once
 
 
@@ -141,6 +142,11 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
         raise UserError(f"--threshold={given.threshold} must be a probability from 0 to 1")
     if given.link and not given.sort:
         raise UserError("--link says how --sort puts images into folders; give --sort=FOLDER with it")
+    if given.csv and (given.json or given.top > 1):
+        other = "--json" if given.json else f"--top={given.top}"
+        raise UserError(f"--csv has each image's best class in a file, {other} prints; give one of them")
+    if given.sort:
+        _check_apart(given.sort, images)
     paths = list(_expand(images, stdin))
     if not paths:
         raise UserError("the list on standard input is empty; give one image a line")
@@ -165,7 +171,10 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
             answers = (_or_unsure(answer, given.threshold) for answer in answers)
         if given.sort:
             answers = _sorted(answers, Path(given.sort).expanduser(), given.link)
-        unread, total = _show_all(answers, show)
+        unread, unsure, total = _show_all(answers, show)
+    if given.csv:
+        told = f", {unsure:,} of them {_UNSURE}" if given.threshold else ""
+        print(f"{total - unread:,} images labelled{told}: {given.csv}", flush=True)
     if unread:
         raise UserError(f"{unread} of {total} images could not be read")
 
@@ -193,24 +202,37 @@ def _to_csv(
     """What writes an answer as a line, and shows on standard error how many there are."""
     from craft_jax.progress import EncodingProgress
 
-    progress = files.enter_context(EncodingProgress(images, sys.stderr, verb="label"))
+    progress = files.enter_context(EncodingProgress(images, sys.stderr, verb="labell"))
     done = itertools.count(1)
 
     def show(answer: _Answer) -> None:
+        if answer.error:
+            _show_error(answer)
         label, probability = ("", 0.0) if answer.error else answer.best[0]
         write(answer.path, label, probability, answer.error)
-        progress.show(next(done))
+        count = next(done)
+        if count % _CHUNK == 0 or count == images:  # a chunk is labelled at once
+            progress.show(count)
 
     return show
 
 
-def _show_all(answers: Iterator[_Answer], show: Callable[[_Answer], None]) -> tuple[int, int]:
-    """Returns how many images could not be read, and how many there are."""
-    unread = total = 0
+def _show_all(answers: Iterator[_Answer], show: Callable[[_Answer], None]) -> tuple[int, int, int]:
+    """Returns how many images could not be read, how many are unsure, and how many there are."""
+    unread = unsure = total = 0
     for answer in answers:
         show(answer)
         unread, total = unread + bool(answer.error), total + 1
-    return unread, total
+        unsure += not answer.error and answer.best[0][0] == _UNSURE
+    return unread, unsure, total
+
+
+def _check_apart(sort: str, images: Sequence[str]) -> None:
+    """Raises UserError where sorted copies would lie among the images to be labelled."""
+    target = Path(sort).expanduser().resolve()
+    for name in images:
+        if name != "-" and target.is_relative_to(_path(name).resolve()):
+            raise UserError(f"--sort={sort} lies in {shown(name)}, whose images are labelled; choose a folder outside")
 
 
 def _expand(images: list[str], stdin: TextIO) -> Iterator[Path]:
@@ -247,16 +269,19 @@ def _show_json(answer: _Answer) -> None:
     print(json_text({"image": shown(answer.path), **about}), flush=True)
 
 
+def _show_error(answer: _Answer) -> None:
+    print(one_line(answer.error), file=sys.stderr, flush=True)
+
+
 def _widths(paths: Sequence[Path], class_names: Sequence[str]) -> tuple[int, int]:
-    """Of the table's columns: image and label."""
-    return max(len(shown(path)) for path in paths), max(len(name) for name in class_names)
+    """Of the table's columns: image and label; what is wider stands out, and does not move the others."""
+    names, labels = max(len(shown(path)) for path in paths), max(len(name) for name in class_names)
+    return min(names, _WIDEST[0]), min(labels, _WIDEST[1])
 
 
 def _show_row(width: int, label_width: int, answer: _Answer) -> None:
-    from craft_jax.reporting import one_line
-
     if answer.error:
-        print(answer.error, file=sys.stderr, flush=True)
+        _show_error(answer)
         return
     cells = (f"{one_line(label):{label_width}} {100 * p:5.1f} %" for label, p in answer.best)
     print(f"{one_line(shown(answer.path)):{width}}  " + "   ".join(cells), flush=True)

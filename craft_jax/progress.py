@@ -117,7 +117,7 @@ class EncodingProgress:
         verb: str = "encod",
     ) -> None:
         self._images, self._stream, self._clock, self._verb = images, stream, clock, verb
-        self._began = self._shown = clock()
+        self._pace, self._shown = Pace(images, clock), clock()
         self._bar = tqdm.tqdm(
             total=images,
             file=stream,
@@ -125,7 +125,7 @@ class EncodingProgress:
             delay=_MOMENT,
             leave=False,
             **_width(stream),
-            bar_format=verb + "ing {n_fmt}/{total_fmt} images, {remaining} left {bar:10}",
+            bar_format=verb + "ing {n_fmt}/{total_fmt} images, {desc}{bar:10}",
         )
 
     def __enter__(self) -> "EncodingProgress":
@@ -136,20 +136,22 @@ class EncodingProgress:
 
     def show(self, done: int) -> None:
         """Shows that so many images are done by now."""
+        left = self._pace.left(done)
+        self._bar.set_description_str(f"{left} left ", refresh=False)
         self._bar.update(done - self._bar.n)
         now = self._clock()
         if self._stream is None or not self._bar.disable or now - self._shown < _BETWEEN_LINES:
             return
         self._shown = now
-        left = (now - self._began) / done * (self._images - done)
-        line = f"{self._verb}ed {done:,} of {self._images:,} images, {_clock_text(left)} left"
+        line = f"{self._verb}ed {done:,} of {self._images:,} images, {left} left"
         print(line, file=self._stream, flush=True)
 
 
 def _tested(row: dict[str, Any]) -> str:
-    """The test accuracy of what was learnt so far: before the first step, of the probes' head."""
-    accuracy = row.get("test_probes", row.get("test_refined"))
-    return "" if accuracy is None else f", test {accuracy:.1f} %"
+    """The test accuracy of what was learnt so far: before the first step, of the probes' head, which is another."""
+    if "test_probes" in row:
+        return f", probes' test {row['test_probes']:.1f} %"
+    return f", test {row['test_refined']:.1f} %" if "test_refined" in row else ""
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -239,7 +239,7 @@ def test_a_run_by_each_form_equals_the_local_one(
     np.testing.assert_allclose(found, probabilities, atol=2e-3)
     assert result.ledger.requests == black_box._desk.owner.sent.requests == requests
     assert result.ledger.money == pytest.approx(0.01 * requests)
-    assert foreseen[0] == "30 images (12 to learn from, 6 to choose by, 12 to test on) x 40 texts"
+    assert foreseen[:2] == ["30 images (12 to learn from, 6 to choose by, 12 to test on)", "40 texts about each"]
     if form in ("labels", "chat"):
         assert foreseen[1].startswith(f"at most {requests} requests, about ")
         assert foreseen[1].endswith(f"; {0.01 * requests:.2f} at the prices set")
@@ -268,7 +268,10 @@ def test_the_commands_tune_dry_and_wet_and_predict(server, config, dataset, coop
     ]  # fmt: skip
     main.main(["tune", *settings, "--dry_run"])
     dry = capsys.readouterr().out
-    assert "24 images (6 to learn from, 6 to choose by, 12 to test on) x 40 texts\nat most 24 requests, about" in dry
+    assert (
+        "24 images (6 to learn from, 6 to choose by, 12 to test on)\n40 texts about each\nat most 24 requests, about"
+        in dry
+    )
     assert "an image labelled later: 1 request" in dry
     assert "grand piano       2       2       4\n" in dry
     assert not (tmp_path / "run").exists()

@@ -17,7 +17,12 @@ def leave(folder, answers, **result):
 
 
 def test_two_runs_are_compared_photograph_by_photograph(tmp_path, capsys):
-    one = leave(tmp_path / "a", ["cat"] * 9 + ["dog"] * 3, split="<b>\nx")
+    one = leave(
+        tmp_path / "a",
+        ["cat"] * 9 + ["dog"] * 3,
+        split="<b>\nx " + "a long split " * 20,
+        ledger={"search_predictions": 1000, "centre_predictions": 30},
+    )
     other = leave(tmp_path / "b", ["dog"] * 8 + ["cat"] * 2 + ["dog"] * 2)
     compare.main(["craft-jax compare", str(one), str(other)])
     shown = capsys.readouterr().out
@@ -26,6 +31,7 @@ def test_two_runs_are_compared_photograph_by_photograph(tmp_path, capsys):
     assert "p = 0.0391; the two differ" in shown
     assert "<b>\\nx" in shown
     assert "42.8 to 94.5" in shown
+    assert "predictions    1,030" in shown
     assert all(len(line) <= 80 for line in shown.splitlines() if not line.startswith(("a: ", "b: ")))
 
 

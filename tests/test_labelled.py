@@ -28,17 +28,20 @@ def photographs(folder, *names):
 
 def test_labels_go_to_a_csv_and_copies_to_folders_and_nothing_is_moved(checkpoint, tmp_path, capsys):
     images = photographs(tmp_path / "images", "=a.png", "b.png")
-    (images / "c.png").write_bytes(b"")
+    (images / "c\x1b[31m\n.png").write_bytes(b"")
     command = ["predict", f"--checkpoint={checkpoint}", f"--csv={tmp_path / 'out.csv'}", f"--sort={tmp_path / 'by'}"]
     with pytest.raises(UserError, match="1 of 3 images could not be read"):
         prediction.main([*command, str(images)])
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     copies = {path.relative_to(tmp_path / "by").as_posix() for path in (tmp_path / "by").rglob("*.png")}
 
-    assert capsys.readouterr().out == ""
+    out, err = capsys.readouterr()
+    assert out == f"2 images labelled: {tmp_path / 'out.csv'}\n"
+    assert f"{images}/c\\x1b[31m\\n.png" in err
+    assert len(err.splitlines()) == 1
     assert [row["error"] != "" for row in rows] == [False, False, True]
     assert copies == {f"{row['label']}/{name}" for row, name in zip(rows, ["=a.png", "b.png"], strict=False)}
-    assert {path.name for path in images.iterdir()} == {"=a.png", "b.png", "c.png"}
+    assert {path.name for path in images.iterdir()} == {"=a.png", "b.png", "c\x1b[31m\n.png"}
 
 
 def test_what_is_less_likely_than_the_threshold_is_unsure(checkpoint, tmp_path, capsys):
@@ -52,11 +55,18 @@ def test_what_is_less_likely_than_the_threshold_is_unsure(checkpoint, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("flag", "message"), [("--threshold=2", "must be a probability"), ("--link", "give --sort=FOLDER with it")]
+    ("flags", "message"),
+    [
+        (["--threshold=2"], "must be a probability"),
+        (["--link"], "give --sort=FOLDER with it"),
+        (["--csv=out.csv", "--json"], "--json prints; give one of them"),
+        (["--csv=out.csv", "--top=3"], "--top=3 prints; give one of them"),
+        (["--sort=a/by"], "--sort=a/by lies in a, whose images are labelled; choose a folder outside"),
+    ],
 )
-def test_flags_that_make_no_sense_are_refused(flag, message, checkpoint):
+def test_flags_that_make_no_sense_are_refused(flags, message, checkpoint):
     with pytest.raises(UserError, match=message):
-        prediction.main(["predict", f"--checkpoint={checkpoint}", flag, "a.png"])
+        prediction.main(["predict", f"--checkpoint={checkpoint}", *flags, "a"])
 
 
 def test_another_image_of_the_same_name_is_kept_beside_and_the_same_is_put_once(tmp_path):

@@ -480,8 +480,8 @@ def test_what_a_search_will_ask_is_said_before(small_set):
     config = Config(learn="texts", language=settings, chat=chat, data=small_set.settings)
     black_box = craft_jax.connect_black_box(Seeing(), small_set.class_names, image_size=8, name="words")
     lines = training.estimate(black_box, small_set, config)
-    assert "36 texts, 12 for each class, are asked" in lines[0]
-    assert lines[1].startswith("at most 20 calls of the language model rules at http://127.0.0.1:9/v1")
+    assert "36 texts, 12 for each class, are asked" in lines[1]
+    assert lines[2].startswith("at most 20 calls of the language model rules at http://127.0.0.1:9/v1")
     api = ApiConfig(store="")
     asked_over_http = craft_jax.connect_api("http://127.0.0.1:9", small_set.class_names, form="labels", api=api)
     told = "\n".join(training.estimate(asked_over_http, small_set, config))

@@ -89,9 +89,11 @@ def test_a_split_without_validation_photographs_says_that_nothing_is_chosen_by_t
         for name, parts in (("without", ("train", "test")), ("whole", ("train", "test", "val")))
     )
 
-    assert whole.notes == ()
-    assert "held_out=validation has nothing to choose by" in without.notes[0]
-    assert without.notes[0].endswith("add some, or set held_out=shots")
+    assert data.notes_of(whole, "validation") == ()
+    assert data.notes_of(without, "shots") == ()
+    (note,) = data.notes_of(without, "validation")
+    assert "nothing is chosen by held_out=validation" in note
+    assert note.endswith("add some, or set held_out=shots")
 
 
 def _parted(photos, parted, parts):

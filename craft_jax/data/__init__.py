@@ -7,7 +7,7 @@ Nothing here knows a model.
 from craft_jax.data import pixels, sources
 from craft_jax.data.arrays import as_images, from_arrays
 from craft_jax.data.fewshot import FewShotSet, Labelled, draw_shots
-from craft_jax.data.held_out import hold_out
+from craft_jax.data.held_out import hold_out, notes_of
 from craft_jax.data.images import ImageBytes, ImageFile, LazyImage
 from craft_jax.data.readable import check_readable
 from craft_jax.data.readers import folder, imagenet
@@ -29,6 +29,7 @@ __all__ = [
     "hold_out",
     "imagenet",
     "load",
+    "notes_of",
     "as_images",
     "pixels",
     "read",

@@ -30,6 +30,17 @@ def hold_out(dataset: FewShotSet, held_out: str, seed: int) -> tuple[FewShotSet,
     return dataclasses.replace(dataset, train=kept), tuple(dataset.train[i] for i in sorted(held))
 
 
+def notes_of(dataset: FewShotSet, held_out: str) -> tuple[str, ...]:
+    """The set's notes, and that nothing is there to choose by where `held_out` asks for what the set lacks."""
+    if held_out != "validation" or dataset.val:
+        return dataset.notes
+    lacking = (
+        "there are no validation photographs, so nothing is chosen by held_out=validation: a fixed order says what is "
+        "deployed; add some, or set held_out=shots"
+    )
+    return (*dataset.notes, lacking)
+
+
 def _quarter_of_each_class(dataset: FewShotSet, seed: int) -> set[int]:
     rng = host_generator(seed, Stream.HELD_OUT)
     held: set[int] = set()

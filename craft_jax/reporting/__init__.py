@@ -11,7 +11,7 @@ from craft_jax.reporting.page import Facts, Model, render, template
 from craft_jax.reporting.predictions import PREDICTIONS, write_predictions
 from craft_jax.reporting.reading import class_lines, contact_sheet
 from craft_jax.reporting.suggestions import Suggestions
-from craft_jax.reporting.text import cell, code_in_markdown, in_markdown, one_line, path_cell
+from craft_jax.reporting.text import cell, code_in_markdown, in_markdown, path_cell
 
 __all__ = [
     "Facts",
@@ -27,7 +27,6 @@ __all__ = [
     "contact_sheet",
     "csv_of_labels",
     "in_markdown",
-    "one_line",
     "path_cell",
     "render",
     "sort_into",

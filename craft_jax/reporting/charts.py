@@ -69,20 +69,20 @@ def curve(rows: Sequence[dict[str, Any]], zero_shot: float | None, deployed: flo
     last = rows[-1][count]
     start = [] if zero_shot is None else [(0, zero_shot)]
     series: list[Series] = [
-        ("zero-shot", "quiet dotted", [(at, zero_shot) for at in (0, last) if zero_shot is not None]),
+        ("test, zero-shot", "quiet dotted", [(at, zero_shot) for at in (0, last) if zero_shot is not None]),
         ("shots, prompt + refinement", "faint", [(row[count], row["train_refined"]) for row in rows if row["step"]]),
     ]
     if tested:
         series += [
-            ("prompt alone", "first", [*start, *((row[count], row["test_prompt_only"]) for row in tested)]),
-            ("prompt + refinement", "second", [*start, *((row[count], row["test_refined"]) for row in tested)]),
+            ("test, prompt alone", "first", [*start, *((row[count], row["test_prompt_only"]) for row in tested)]),
+            ("test, prompt + refinement", "second", [*start, *((row[count], row["test_refined"]) for row in tested)]),
         ]
     if "test_probes" in rows[0]:
-        series.append(("probes + head", "third", [(rows[0][count], rows[0]["test_probes"])]))
+        series.append(("test, probes + head", "third", [(rows[0][count], rows[0]["test_probes"])]))
     at = rows[0][count] if by_texts else last
     x_label = "queries (prompts evaluated)" if count == "prompts" else "steps"
     mark = None if deployed is None else (at, deployed)
-    return _chart(x_label, "test accuracy in %", series, mark, "" if mark is None else f"{deployed:.1f} %")
+    return _chart(x_label, "accuracy in %", series, mark, "" if mark is None else f"{deployed:.1f} %")
 
 
 def diagram(plain: Sequence[Bin], tempered: Sequence[Bin]) -> Chart:

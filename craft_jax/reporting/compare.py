@@ -1,7 +1,9 @@
 """Two finished runs side by side, and whether they differ on the test's photographs: craft-jax compare runs/a runs/b"""
 
 import csv
+import itertools
 import json
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +11,12 @@ from absl import flags
 
 from craft_jax.cli import called, parse
 from craft_jax.errors import UserError, on_command_line
-from craft_jax.files import shown
+from craft_jax.files import one_line, shown
 from craft_jax.reporting import measures
 from craft_jax.reporting.predictions import PREDICTIONS
-from craft_jax.reporting.text import one_line
 
 _USAGE = "usage: {} WORKDIR WORKDIR"
-_NAMED = 5
+_COLUMN = 30  # columns of a run in the table
 
 
 class Run(NamedTuple):
@@ -85,16 +86,29 @@ def table(first: Run, second: Run) -> str:
     for title, name, style in (
         ("zero-shot %", "zero_shot", ".1f"), ("accuracy %", "accuracy", ".1f"), ("deployed", "chosen", ""),
         ("shots", "shots", ""), ("classes", "classes", ""), ("seed", "seed", ""), ("queries", "queries", ","),
-        ("predictions", "predictions", ","), ("seconds", "seconds", ".0f"), ("black box", "black_box", ""),
-        ("split", "split", ""),
+        ("seconds", "seconds", ".0f"), ("black box", "black_box", ""), ("split", "split", ""),
     ):  # fmt: skip
         rows.append((title, *(_figure(run.result.get(name), style) for run in (first, second))))
+    rows.insert(-3, ("predictions", *(_figure(_predictions(run), ",") for run in (first, second))))
     of_both = [measures.interval(_right(run), len(run.answers)) for run in (first, second)]
     rows.insert(3, ("95 % interval", *(f"{low:.1f} to {high:.1f}" for low, high in of_both)))
+    rows = [line for row in rows for line in _lines(row)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _lines(row: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """A row whose long cells go on in further lines."""
+    cells = [textwrap.wrap(cell, _COLUMN) or [""] for cell in row]
+    return list(itertools.zip_longest(*cells, fillvalue=""))
+
+
+def _predictions(run: Run) -> int | None:
+    """Prompts x images in all."""
+    counts = [count for name, count in run.result.get("ledger", {}).items() if name.endswith("_predictions")]
+    return sum(counts) if counts else None
 
 
 def _figure(value: Any, style: str) -> str:

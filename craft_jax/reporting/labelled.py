@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from craft_jax.errors import UserError
-from craft_jax.files import naming_full_disk, replacing, shown
-from craft_jax.reporting.text import cell, one_line, path_cell
+from craft_jax.files import naming_full_disk, one_line, replacing, shown
+from craft_jax.reporting.text import cell, path_cell
 
 _LONGEST = 100  # bytes of a folder's name; file systems take 255
 

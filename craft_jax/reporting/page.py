@@ -9,10 +9,10 @@ import jinja2
 import numpy as np
 
 from craft_jax.data import Labelled
+from craft_jax.files import one_line
 from craft_jax.reporting import charts, measures
 from craft_jax.reporting.answers import Answers, Judged
 from craft_jax.reporting.suggestions import Suggestions
-from craft_jax.reporting.text import one_line
 from craft_jax.reporting.thumbnails import thumbnails
 
 _OF_PROMPTS = ("zero-shot", "prompt", "prompt + refinement")
@@ -158,7 +158,7 @@ def _sheet(facts: Facts, names: Sequence[str], rows: np.ndarray) -> list[Shown]:
         Shown(
             picture,
             path,
-            "/".join(path.split("/")[-2:]),
+            path.rpartition("/")[2],
             names[answers.labels[i]],
             names[answers.best[i, 0]],
             100 * float(answers.tempered[i]),

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from craft_jax.data import FewShotSet, Labelled
+from craft_jax.files import one_line
 from craft_jax.reporting.page import template
-from craft_jax.reporting.text import one_line
 from craft_jax.reporting.thumbnails import thumbnails
 
 PARTS = ("train", "val", "test")

@@ -14,8 +14,9 @@ from PIL import Image
 
 from craft_jax.data import Labelled, LazyImage
 from craft_jax.errors import UserError
+from craft_jax.files import one_line
 from craft_jax.reporting.answers import Judged
-from craft_jax.reporting.text import in_markdown, one_line
+from craft_jax.reporting.text import in_markdown
 from craft_jax.reporting.thumbnails import thumbnails
 
 _A_CLASS, _SUSPECTS = 3, 24

@@ -1,16 +1,11 @@
 """Names and sentences that nobody vouches for, as text that shows what it is and does nothing."""
 
 import re
-import unicodedata
 
-_DIRECTIONS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f", "\u061c"}
+from craft_jax.files import one_line
+
 _FORMULA = tuple("=+-@\t\r＝＋－＠")  # what spreadsheets take for the beginning of one
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~!$&])")
-
-
-def one_line(text: str) -> str:
-    """As it is, but for characters that break a line, steer a terminal or turn the direction of writing: escaped."""
-    return "".join(_escaped(character) if _steers(character) else character for character in text)
 
 
 def cell(text: str) -> str:
@@ -36,11 +31,3 @@ def code_in_markdown(text: str) -> str:
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     blank = " " if "`" in line else ""
     return f"{fence}{blank}{line}{blank}{fence}"
-
-
-def _steers(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") or character in _DIRECTIONS
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")

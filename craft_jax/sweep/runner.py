@@ -16,7 +16,7 @@ from craft_jax.config import Config, DataConfig, identity
 from craft_jax.data import FewShotSet, LazyImage, imagenet, sources
 from craft_jax.encoding import feature_cache
 from craft_jax.errors import Interrupted, UserError
-from craft_jax.files import json_text, sole_writer, write_atomically
+from craft_jax.files import json_text, one_line, sole_writer, write_atomically
 from craft_jax.progress import EncodingProgress
 from craft_jax.sweep import plan, protocols
 from craft_jax.sweep.plan import PlannedRun
@@ -83,8 +83,8 @@ def carry_out(run: PlannedRun, shared: Shared, stop: Callable[[], bool] = lambda
     """
     with alone(run.workdir):
         own = shared.dataset(run.config)
-        for note in own.notes:
-            print(f"note: {note}", flush=True)
+        for note in data.notes_of(own, run.config.held_out):
+            print(f"note: {one_line(note)}", flush=True)
         black_box = shared.black_box(run.config, own.class_names)
         if run.config.black_box.api:
             print("\n".join(training.estimate(black_box, own, run.config)), flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from craft_jax.blackbox import BlackBox, Estimate, captions, cost_of
+from craft_jax.blackbox import BlackBox, Estimate, captions, cost_of, is_remote, prompts_for
 from craft_jax.config import ASKS_CHAT, TEXTS_ALONE, Config
 from craft_jax.data import FewShotSet, Labelled, hold_out, pixels
 from craft_jax.training import assembly, probing
@@ -31,20 +31,30 @@ def estimate(black_box: BlackBox, dataset: FewShotSet, config: Config) -> list[s
     kept, held_out = hold_out(dataset, config.held_out, config.seed)
     views, pieces = assembly.views_of(config)
     images = len(kept.train) * (views + pieces) + len(held_out) + len(kept.test)
-    shots = f"{len(kept.train)} to learn from" + (f" in {views + pieces} views" if views + pieces > 1 else "")
-    counted = f"{images:,} images ({shots}, {len(held_out)} to choose by, {len(kept.test)} to test on)"
+    times = f" x {views + pieces}" if views + pieces > 1 else ""
+    counted = (
+        f"{images:,} images ({len(kept.train):,}{times} to learn from, {len(held_out):,} to choose by, "
+        f"{len(kept.test):,} to test on)"
+    )
     sample = _sample([*kept.train, *held_out, *kept.test], black_box)
     if config.learn == "texts":
         trained = len(kept.train) * views
         return [
-            *_asked_in_words(counted, config, black_box),
+            counted,
+            *_asked_in_words(config, black_box),
             *_bill_of_words(black_box, config, sample, trained, images),
         ]
     texts = probing.to_ask(black_box, config.probe.texts, config.budget, config.seed) if config.probe.texts else []
-    steps = 0 if config.learn in TEXTS_ALONE else (config.budget - config.calibration_prompts) // _population(config)
-    lines = [f"{counted} x {len(texts) or len(dataset.class_names):,} texts"]
-    if steps:
-        lines.append(f"{config.budget:,} prompts in all, in {steps:,} steps of {_population(config)}")
+    most = "" if is_remote(black_box.identity) else "at most "  # a local one is asked until nothing new comes back
+    of_each = f"; of one to learn from {views:,} views" + (f" and {pieces:,} pieces" if pieces else "") if times else ""
+    lines = [counted, f"{most if texts else ''}{len(texts) or len(dataset.class_names):,} texts about each{of_each}"]
+    by_texts = prompts_for(len(texts), len(dataset.class_names)) if texts else 0
+    steps = 0
+    if config.learn not in TEXTS_ALONE:
+        steps = max(config.budget - config.calibration_prompts - by_texts, 0) // _population(config)
+        before = f"{most}{by_texts:,} for the texts, the rest in " if texts else ""
+        least = "at least " if texts and most else ""
+        lines.append(f"{config.budget:,} prompts in all: {before}{least}{steps:,} steps of {_population(config)}")
     plain = captions(black_box, black_box.class_names)
     cost = cost_of(black_box, texts or plain, sample, images)
     if cost is None:
@@ -63,11 +73,11 @@ def _rounds(config: Config) -> int:
     return 1 + (max(rounds, config.chat.calls) if settings.proposer in ASKS_CHAT else rounds)
 
 
-def _asked_in_words(counted: str, config: Config, black_box: BlackBox) -> list[str]:
+def _asked_in_words(config: Config, black_box: BlackBox) -> list[str]:
     """What a search over texts asks at most."""
     settings, chat = config.language, config.chat
     texts = settings.wordings * len(black_box.class_names)
-    lines = [f"{counted}; of those to learn from {texts:,} texts, {settings.wordings} for each class, are asked"]
+    lines = [f"of those to learn from {texts:,} texts, {settings.wordings:,} for each class, are asked"]
     if settings.proposer in ASKS_CHAT:
         lines.append(
             f"at most {chat.calls} calls of the language model {chat.model} at {chat.address}, {chat.reply_tokens} "

@@ -15,7 +15,7 @@ from typing import TextIO
 from craft_jax import folders
 from craft_jax.blackbox import BlackBox, check_finite, is_remote, owners_errors
 from craft_jax.config import Config, RunConfig
-from craft_jax.data import FewShotSet
+from craft_jax.data import FewShotSet, notes_of
 from craft_jax.distributed import hosts
 from craft_jax.errors import Interrupted
 from craft_jax.files import json_text, sole_writer, write_atomically
@@ -217,7 +217,7 @@ def _result(run: Run, dataset: FewShotSet, rows: list[Row], start: Start, second
         "estimator": config.search.estimator,
         "context": config.prompt.context,
         "ledger": dataclasses.asdict(ledger),
-        "notes": list(dataset.notes),
+        "notes": list(notes_of(dataset, config.held_out)),
     }
 
 

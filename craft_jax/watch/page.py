@@ -40,11 +40,12 @@ def _figures(rows: Sequence[Row], budget: int, pace: Pace) -> list[Figure]:
     if not rows:
         return []
     last = rows[-1]
-    tested = [row for row in rows if "test_refined" in row]
+    tested = [row for row in rows if "test_refined" in row and row["step"]]
     found = [Figure(pace.left(last["prompts"]), "left")] if budget else []
+    if "test_probes" in rows[0]:
+        found.append(Figure(f"{rows[0]['test_probes']:.1f} %", "of the test, by the probes' head"))
     if tested:
-        accuracy = tested[-1].get("test_probes", tested[-1]["test_refined"])
-        found.append(Figure(f"{accuracy:.1f} %", f"of the test, at step {tested[-1]['step']:,}"))
+        found.append(Figure(f"{tested[-1]['test_refined']:.1f} %", f"of the test, at step {tested[-1]['step']:,}"))
     found += [Figure(f"{last['train_refined']:.1f} %", "of the shots"), Figure(f"{last['loss']:.3f}", "loss")]
     return [*found, Figure(f"{last['prompts']:,}", f"of {budget:,} queries" if budget else "queries")]
 

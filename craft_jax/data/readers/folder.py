@@ -121,13 +121,7 @@ def _load_parts(images: Path, part_folders: dict[str, str]) -> FewShotSet:
 
 
 def _with_notes(whole: FewShotSet, images: Path) -> FewShotSet:
-    notes = list(whole.notes)
-    if not whole.val:
-        notes.append(
-            f"{shown(images)} has no validation photographs, so held_out=validation has nothing to choose by and "
-            "deploys the tuned prompt with the head; add some, or set held_out=shots"
-        )
-    return dataclasses.replace(whole, notes=(*notes, *_passed_over(whole, images)))
+    return dataclasses.replace(whole, notes=(*whole.notes, *_passed_over(whole, images)))
 
 
 def _passed_over(whole: FewShotSet, images: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Accuracy over shots: a panel a set with a line a method, and where there are several sets a panel of their means.
 
-Of one method alone a panel also has the tuned prompt without its head. Error bars are standard deviations over seeds.
+Of one method alone a panel also has the tuned prompt, without its head and with it: one prompt an image. Error bars are standard deviations over seeds.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from craft_jax.errors import needed
 from craft_jax.files import replacing
-from craft_jax.sweep.results import CHOSEN, PROMPT_ONLY, ZERO_SHOT, Entry
+from craft_jax.sweep.results import CHOSEN, PROMPT_ONLY, REFINED, ZERO_SHOT, Entry
 
 _COLUMNS = 4
 _COLOURS = ("tab:red", "tab:blue", "tab:green", "tab:purple", "tab:orange", "tab:brown", "tab:pink", "tab:olive")
@@ -85,6 +85,7 @@ def _panel_of_set(name: str, entries: Sequence[Entry], methods: Sequence[str]) -
         lines.append(_Line("published, RN50", "x--", "0.6", points))
     if len(methods) == 1:
         lines.append(_line("tuned prompt alone", "s-", _COLOURS[1], entries, PROMPT_ONLY))
+        lines.append(_line("tuned prompt + refinement", "^-", _COLOURS[4], entries, REFINED))
         lines.append(_line("deployed", "o-", _COLOURS[0], entries, CHOSEN))
     else:
         for place, method in enumerate(methods):

@@ -27,18 +27,20 @@ test-torch: $(VENV)/.installed-test
 	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(RUN) -m pytest tests/test_resnet.py tests/test_convert_openai.py
 
-# The default tests on the lowest versions that setup.cfg admits, and on the newest with transformers 5, which the tests'
-# own extra holds back.
+# The default tests, or some, on the lowest versions that setup.cfg admits, and on the newest Python at hand with the newest
+# versions and transformers 5, which the tests' own extra holds back.
+SOME ?=
+NEWEST ?= $(shell for python in python3.13 python3.12 "$$(pyenv root 2>&1)"/versions/3.13*/bin/python $(PYTHON); do \
+	$$python --version >/dev/null 2>&1 && echo $$python && break; done)
 test-oldest:
 	$(PYTHON) tests/oldest.py > .oldest.txt
 	PIP_CONSTRAINT=$(CURDIR)/.oldest.txt $(MAKE) .venv-oldest/.installed-test VENV=.venv-oldest
-	.venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME)
+	.venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME) $(SOME)
 
-NEWEST ?= $(shell command -v python3.13 || command -v python3.12 || echo $(PYTHON))
 test-newest:
 	$(MAKE) .venv-newest/.installed-test VENV=.venv-newest PYTHON=$(NEWEST)
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade transformers huggingface_hub
-	.venv-newest/bin/python -m pytest $(TWO_AT_A_TIME)
+	.venv-newest/bin/python -m pytest $(TWO_AT_A_TIME) $(SOME)
 
 bench: $(VENV)/.installed
 	$(RUN) -m benchmarks.speed

@@ -12,6 +12,7 @@ import types
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ import craft_jax
 from benchmarks.devices import collective_bytes
 from craft_jax import blackbox, files, training
 from craft_jax.errors import Interrupted, UserError
-from craft_jax.method import calibration, collaborative
+from craft_jax.method import calibration, candidates, collaborative
 from craft_jax.training import assembly, checkpoints, loop, report
 
 REPOSITORY = Path(__file__).parent.parent
@@ -173,6 +174,18 @@ def test_nothing_moves_between_host_and_device_inside_the_loop(small_black_box, 
             state, metrics = steps(problem, state)
     assert run.spread.fetch(state).step == 6
     assert np.isfinite(run.spread.fetch(metrics).loss).all()
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_a_step_can_be_compiled_for_machines_that_are_not_here(platform, small_black_box, small_set, small_config):
+    run = assembly.assemble(small_black_box, small_set, small_config)
+    steps = collaborative.run_steps(collaborative.build_step(run.method), 2)
+    on_one_device = jax.jit(jax.vmap(steps, axis_name=candidates.AXIS, in_axes=(None, 0)))  # export takes no pmap
+    state = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], run.state)
+
+    exported = jax.export.export(on_one_device, platforms=[platform])(run.problem.replace(black_box=small_black_box), state)
+    assert exported.platforms == (platform,)
+    assert len(exported.mlir_module_serialized) > 10_000
 
 
 @pytest.mark.parametrize(("shard_images", "features"), [pytest.param("no", 0, marks=pytest.mark.slow), ("yes", 12)])

@@ -1,4 +1,4 @@
-"""The wall, the meter, and parity of the local CLIP with transformers' public class."""
+"""The interface, the meter, and parity of the local CLIP with transformers' public class."""
 
 import shutil
 

@@ -123,6 +123,6 @@ def test_unequal_clients_keep_their_own_photographs(config, small_black_box):
     federation = dataclasses.replace(federation, holdings=(fewer, *federation.holdings[1:]))
     run = parts.assemble(small_black_box, federation, config, _how())
 
-    assert run.photographs == (3, 4, 4)
+    assert run.images == (3, 4, 4)
     np.testing.assert_array_equal(run.party.labels[0], [item.label for item in (*fewer.train, fewer.train[0])])
     np.testing.assert_array_equal(run.party.views[0][:, 3], run.party.views[0][:, 0])

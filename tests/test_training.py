@@ -183,7 +183,8 @@ def test_a_step_can_be_compiled_for_machines_that_are_not_here(platform, small_b
     on_one_device = jax.jit(jax.vmap(steps, axis_name=candidates.AXIS, in_axes=(None, 0)))  # export takes no pmap
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], run.state)
 
-    exported = jax.export.export(on_one_device, platforms=[platform])(run.problem.replace(black_box=small_black_box), state)
+    problem = run.problem.replace(black_box=small_black_box)
+    exported = jax.export.export(on_one_device, platforms=[platform])(problem, state)
     assert exported.platforms == (platform,)
     assert len(exported.mlir_module_serialized) > 10_000
 

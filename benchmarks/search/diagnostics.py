@@ -2,7 +2,7 @@
 
     python -m benchmarks.search.diagnostics
 
-On caltech24 at 16 shots, at the unlearnt prompt and untrained head, with the wall's door open for the true gradient.
+On caltech24 at 16 shots, at the unlearnt prompt and untrained head, past the interface for the true gradient.
 Writes benchmarks/results/search_diagnostics.md. Five minutes on two cores.
 """
 

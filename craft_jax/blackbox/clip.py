@@ -1,7 +1,7 @@
-"""A local CLIP behind the wall: an opaque, jit-able black box, whatever files its two towers came from.
+"""A local CLIP behind the interface: an opaque, jit-able black box, whatever files its two towers came from.
 
-A loader (`flax_clip`, `open_clip`) reads the files into `ClipParts`; `assemble` puts them behind the wall. Predictions
-are the model's own logits: its logit scale times the cosine of image and text features.
+A loader (`flax_clip`, `open_clip`) reads the files into `ClipParts`; `assemble` puts them behind the interface.
+Predictions are the model's own logits: its logit scale times the cosine of image and text features.
 """
 
 import functools
@@ -77,7 +77,7 @@ class ClipBlackBox(Description):
     Its identity is model name, template, dtype and a fingerprint of parameters and preprocessing; its initial prompt
     the embedded words of the template before the class name.
 
-    Every other attribute is the owner's side of the wall and no business of the caller's.
+    Every other attribute is the owner's side of the interface and no business of the caller's.
     """
 
     _text: text.TextTower
@@ -148,7 +148,7 @@ def _compare(logit_scale: Array, text: Array, handle: Handle) -> Array:
 
 
 def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template: str, dtype: str) -> ClipBlackBox:
-    """Puts a CLIP behind the wall.
+    """Puts a CLIP behind the interface.
 
     Args:
       parts: as a loader read them.

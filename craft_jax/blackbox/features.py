@@ -1,4 +1,4 @@
-"""A local CLIP with the door open, for whoever owns its weights: features, where callers of the wall see logits alone.
+"""A local CLIP for whoever owns its weights: features, where callers of the interface see logits alone.
 
 Export alone uses it; nothing that is learnt goes through here.
 """

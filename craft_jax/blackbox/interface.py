@@ -1,4 +1,4 @@
-"""The wall: what the owner of a black box exposes, and nothing else.
+"""The interface: what the owner of a black box exposes, and nothing else.
 
 Images and prompts, soft ones or texts, go in, predictions come out. Gradients are refused with an error that says why.
 """

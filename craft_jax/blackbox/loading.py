@@ -21,7 +21,7 @@ _USUAL = ApiConfig()
 def load(
     model: str, class_names: Sequence[str], template: str = "a photo of a {}.", dtype: str = "float32"
 ) -> ClipBlackBox:
-    """Loads a CLIP and puts it behind the wall.
+    """Loads a CLIP and puts it behind the interface.
 
     Args:
       model: `bundled`; a folder in the transformers layout or, for a ResNet, in open_clip's; a hub name of either; or

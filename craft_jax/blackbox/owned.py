@@ -1,4 +1,4 @@
-"""A local CLIP from its owner's side, for whoever serves it: features cross the wall here, and for nobody else.
+"""A local CLIP from its owner's side, for whoever serves it: features pass the interface here, and for nobody else.
 
 What is asked changes from request to request, so texts are encoded in groups of one length, in a few sizes, and classes
 are arranged without reading the model again.

@@ -1,6 +1,6 @@
 """A black box that is asked from the host: an API, another process, another library. NumPy goes out, NumPy comes back.
 
-The rest of the package sees the same wall as of a local one. It is asked from one device, each query exactly once.
+The rest of the package sees the same interface as of a local one. It is asked from one device, each query exactly once.
 """
 
 import contextlib
@@ -178,7 +178,7 @@ def connect(
     about: Mapping[str, Any] | None = None,
     fingerprint: str = "",
 ) -> RemoteBlackBox:
-    """Puts whoever answers queries behind the wall.
+    """Puts whoever answers queries behind the interface.
 
     Args:
       owner: asks it; see `Owner`. What it raises ends a run, which the same call resumes. What it returns for images is

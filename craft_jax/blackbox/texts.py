@@ -1,6 +1,6 @@
 """The door for texts of a local CLIP: from any captions to the text tower that encodes them, by the same fast path.
 
-The owner's side of the wall. Texts are data that change from call to call, so this works on the host.
+The owner's side of the interface. Texts are data that change from call to call, so this works on the host.
 """
 
 import functools

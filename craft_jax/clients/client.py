@@ -168,7 +168,7 @@ class Client:
         matches = []
         for weights, bias, theirs in zip(message["weights"], message["bias"], message["held"], strict=True):
             moved = change(StackedHead(weights, bias), rows)
-            matches.append(trust.match(trust.by_photographs(moved, labels, held), held, theirs))
+            matches.append(trust.match(trust.by_images(moved, labels, held), held, theirs))
         return {"matches": np.array(matches, np.float64)}
 
     def _send(self, message: Message) -> Message:
@@ -204,13 +204,13 @@ def of_views(answers: Float[np.ndarray, "V N T"], labels: Int[np.ndarray, " N"],
 
 def head_of(of: stacked.Statistics, views: int) -> StackedHead:
     """The head that statistics of photographs in V views each give, by the rule."""
-    photographs = of.counts / views
-    held = int(np.sum(photographs >= 0.5))
+    images = of.counts / views
+    held = int(np.sum(images >= 0.5))
     if not held:
         return StackedHead(
             np.zeros((len(of.scatter), len(of.counts)), np.float32), np.zeros(len(of.counts), np.float32)
         )
-    return stacked.fit(of, max(photographs.sum() / held, 1.0))
+    return stacked.fit(of, max(images.sum() / held, 1.0))
 
 
 def change(head: StackedHead, answers: Float[np.ndarray, "N T"]) -> Float[np.ndarray, "N C"]:

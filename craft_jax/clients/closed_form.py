@@ -185,9 +185,9 @@ def _read(path: Path, key: str) -> tuple[Answers, Ledger] | None:
 
 def _key(black_box: BlackBox, federation: Federation, holding: Holding, texts: Sequence[str], config: Config) -> str:
     """Of everything that a client's answers depend on."""
-    photographs = [(item.image.fingerprint(), item.label) for item in (*holding.train, *holding.held_out)]
+    images = [(item.image.fingerprint(), item.label) for item in (*holding.train, *holding.held_out)]
     public = [image.fingerprint() for image in federation.public]
-    parts = (black_box.identity, black_box.class_names, photographs, public, texts, config.data.views, config.seed)
+    parts = (black_box.identity, black_box.class_names, images, public, texts, config.data.views, config.seed)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from craft_jax.clients.splits import Holding
 from craft_jax.method import stacked
 
-_ONE_PHOTOGRAPH = 1.0  # spread over all classes, so that none is ruled out on the client's own mix
+_ONE_IMAGE = 1.0  # spread over all classes, so that none is ruled out on the client's own mix
 _TEMPERATURES = 2.0 ** np.arange(-4, 3.5, 0.5)
 _USUAL_TEMPERATURE = 0.5
 _SHARES = (0.0, 0.125, 0.25, 0.5, 1.0)
@@ -73,7 +73,7 @@ def by_class(logits: Float[np.ndarray, "N C"], labels: np.ndarray) -> Float[np.n
 def own_mix_bias(
     logits: Float[np.ndarray, "H C"],
     labels: Int[np.ndarray, " H"],
-    photographs: Float[np.ndarray, " C"],
+    images: Float[np.ndarray, " C"],
     strengths: Sequence[float] = (1.0,),
 ) -> Float[np.ndarray, " C"]:
     """What makes logits those of photographs of a client's own mix of classes: s log mix / t.
@@ -84,10 +84,10 @@ def own_mix_bias(
     Args:
       logits: of H held-out photographs.
       labels: theirs.
-      photographs: of each class, that the client has.
+      images: of each class, that the client has.
       strengths: s to choose from.
     """
-    mix = np.log((photographs + _ONE_PHOTOGRAPH / photographs.size) / (photographs.sum() + _ONE_PHOTOGRAPH))
+    mix = np.log((images + _ONE_IMAGE / images.size) / (images.sum() + _ONE_IMAGE))
     logits = stacked.centred(np.asarray(logits, np.float64))
     scale = logits.std() if logits.size else 0.0
     if not scale > 0:

@@ -58,7 +58,7 @@ def cosines(one: Float[np.ndarray, "C d"], other: Float[np.ndarray, "C d"]) -> F
     return _unit(one.T).T @ _unit(other.T)
 
 
-def by_photographs(
+def by_images(
     change: Float[np.ndarray, "N C"], labels: np.ndarray, mine: Bool[np.ndarray, " C"]
 ) -> Float[np.ndarray, "C C"]:
     """Mean of j's standardised change to each class's logit, over i's photographs of each class."""

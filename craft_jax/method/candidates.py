@@ -42,8 +42,8 @@ def by_class(loss: Loss, centre: Centre) -> Callable[[Array], Array]:
     """Logits [n, C] of a candidate -> the fitness of each class [C]: what its own soft prompt did to the loss.
 
     Class c's soft prompt moves column c of the logits f and no other, so its share of the loss's change is
-    sum_n dL/df_nc (f'_nc - f_nc). The derivative is of our own side of the wall: of the loss and the head, at answers
-    that the black box gave. One query thus measures a direction for every class, a loss alone only one in all.
+    sum_n dL/df_nc (f'_nc - f_nc). The derivative is of our own side of the interface: of the loss and the head, at
+    answers that the black box gave. One query thus measures a direction for every class, a loss alone only one in all.
 
     The difference needs logits. Probabilities hide a constant an image, which moves with every class's prompt; less
     their mean over classes (`remote.logits_of`), logits move with others' prompts least.

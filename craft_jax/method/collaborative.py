@@ -75,7 +75,7 @@ class Method(NamedTuple):
       refinement: the head's functions.
       learn_prompt, learn_head: False leaves the one or the other as it starts.
       refined_share: of f + g(f) in a candidate's cross-entropy, in [0, 1]; the rest is that of f, 0 as published.
-      white_box: takes the true gradient through the wall's door in the place of queries; for studies.
+      white_box: takes the true gradient past the interface in the place of queries; for studies.
       guarded: whether a search that diverges is taken back (`divergence`).
       query_images: images that answer a query, the same for all candidates of a step; 0 asks for all. Of `GaussNewton`
         views, of which all V N answer.
@@ -279,7 +279,7 @@ def _fitness(
 
 
 def white_box_gradient(problem: Problem, loss: Loss, z: Float[Array, "B dim"], centre: Centre) -> Float[Array, "B dim"]:
-    """The true gradient of the loss at z, through the one door in the wall; for studies."""
+    """The true gradient of the loss at z, by the one way past the interface; for studies."""
     local: Any = problem.black_box
 
     def loss_at(z: Array) -> Array:

@@ -1,6 +1,7 @@
 """Accuracy over shots: a panel a set with a line a method, and where there are several sets a panel of their means.
 
-Of one method alone a panel also has the tuned prompt, without its head and with it: one prompt an image. Error bars are standard deviations over seeds.
+Of one method alone a panel also has the tuned prompt, without its head and with it: one prompt an image. Error bars are
+standard deviations over seeds.
 """
 
 import math

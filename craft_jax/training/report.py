@@ -109,12 +109,12 @@ def page(
 
 def next_commands(dataset: FewShotSet, workdir: Path) -> list[str]:
     """What to do with a finished run, as lines to paste."""
-    images = dataset.test[0].image
-    photographs = str(images.path.parent) if isinstance(images, ImageFile) else "PHOTOS"
+    image = dataset.test[0].image
+    folder = str(image.path.parent) if isinstance(image, ImageFile) else "PHOTOS"
     opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     return [
         shlex.join([opener, str(workdir / "report.html")]),
-        shlex.join(["craft-jax", "predict", f"--checkpoint={workdir}", photographs]),
+        shlex.join(["craft-jax", "predict", f"--checkpoint={workdir}", folder]),
     ]
 
 

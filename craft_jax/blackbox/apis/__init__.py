@@ -1,4 +1,4 @@
-"""Models that are asked over HTTP: a file a form of requests, all of them owners behind the same wall.
+"""Models that are asked over HTTP: a file a form of requests, all of them owners behind the same interface.
 
 `http` sends, `store` keeps what was answered, `treatment` makes logits of it; `opening` puts these together. A new
 form is a file here that does what `labels.Form` says, a name in `config.FORMS` and a line in `opening`.

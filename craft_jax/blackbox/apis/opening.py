@@ -33,7 +33,7 @@ def connect_api(
     api: ApiConfig = _USUAL,
     known_as: str = "",
 ) -> RemoteBlackBox:
-    """Puts a model that is asked over HTTP behind the wall.
+    """Puts a model that is asked over HTTP behind the interface.
 
     Nothing is asked yet, but what the model is where it takes soft prompts. The key is read from the environment.
 

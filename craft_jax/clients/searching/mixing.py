@@ -75,11 +75,11 @@ def believed_by(run: Run, state: TuningState) -> Float[np.ndarray, "M M"]:
 
 def _judged(run: Run, state: TuningState, i: int) -> list[np.ndarray]:
     """How every client's model sees the first view of client i's photographs."""
-    own = run.photographs[i]
+    own = run.images[i]
     handle = jax.tree.map(lambda leaf: leaf[i, 0, :own], run.party.views)
     labels, held = run.party.labels[i][:own], run.counts[i] > 0
     moved = run.answers(handle, state) - run.zero_shot(handle)
-    return [trust.by_photographs(one, labels, held) for one in moved - moved.mean(axis=-1, keepdims=True)]
+    return [trust.by_images(one, labels, held) for one in moved - moved.mean(axis=-1, keepdims=True)]
 
 
 def _changes(run: Run, state: TuningState) -> Float[np.ndarray, "M C d"]:

@@ -29,7 +29,7 @@ class Run(NamedTuple):
     problem: Problem
     method: Method
     party: Party
-    photographs: tuple[int, ...]
+    images: tuple[int, ...]
     counts: Float[np.ndarray, "M C"]
     groups: tuple[int, ...]
     held_out: Handle | None
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
     def cost_of_step(self, client: int) -> Ledger:
         """What a client's step asks."""
-        images, population = self.photographs[client], self.config.search.population_size
+        images, population = self.images[client], self.config.search.population_size
         return collaborative.cost_of_step(self.method, population, images=images, trained=images)
 
     def on_devices(self, one: Callable[..., Any], shown: Any, party: Any, cost: Ledger) -> Any:
@@ -133,7 +133,7 @@ def assemble(black_box: BlackBox, federation: Federation, config: Config, how: C
         problem=Problem(None, generator, None, None, jax.random.key(config.seed)),  # type: ignore[arg-type]
         method=method,
         party=Party(views, labels, np.arange(clients, dtype=np.int32), everyone),
-        photographs=sizes,
+        images=sizes,
         counts=np.stack([_counts(one.train, classes) for one in federation.holdings]),
         groups=tuple(one.group for one in federation.holdings),
         held_out=_held_out([encoder.centre_crops(images) if images else None for images in held_out]),

@@ -110,7 +110,7 @@ def _costs(run: Run) -> tuple[tuple[Ledger, ...], tuple[list[Item], ...]]:
     item = _sent(run)
     shown = 0 if run.public is None else jax.tree.leaves(run.public)[0].shape[0]
     ledgers, logs = [], []
-    for i, size in enumerate(run.photographs):
+    for i, size in enumerate(run.images):
         judged = {"predictions": shown, "validation": size * run.clients}.get(run.how.trust, 0)
         views = max(run.config.data.views, 1)
         ledger = run.cost_of_step(i) * run.steps + Ledger(
@@ -144,12 +144,12 @@ def _sent(run: Run) -> Callable[[int], list[Item]]:
 
 def _key(black_box: BlackBox, federation: Federation, config: Config, how: ClientsConfig) -> str:
     """Of everything that the state depends on."""
-    photographs = [
+    images = [
         (item.image.fingerprint(), item.label) for one in federation.holdings for item in (*one.train, *one.held_out)
     ]
     public = [image.fingerprint() for image in federation.public]
     settings = [getattr(config, name) for name in ("seed", "query_budget", "learn", "data", "prompt", "search")]
-    told = (black_box.identity, black_box.class_names, photographs, public, settings, config.refinement, how)
+    told = (black_box.identity, black_box.class_names, images, public, settings, config.refinement, how)
     return hashlib.sha256(repr((*told, config.consistency, config.run.chunk_pairs)).encode()).hexdigest()
 
 

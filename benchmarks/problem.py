@@ -46,13 +46,21 @@ def around(
 
 
 def whole_step(
-    problem: collaborative.Problem, candidates: int = 40, on_devices: int = 1, settings: Config = SETTINGS
+    problem: collaborative.Problem,
+    candidates: int = 40,
+    on_devices: int = 1,
+    settings: Config = SETTINGS,
+    labelled_views: int | None = None,
 ) -> Call:
-    """A function that makes one whole collaborative step, as the loop does, and returns its metrics."""
+    """A function that makes one whole collaborative step, as the loop does, and returns its metrics.
+
+    Of the problem's views the first `labelled_views` show a class, by default all.
+    """
     search = dataclasses.replace(settings.search, population_size=candidates)
     config = dataclasses.replace(settings, search=search)
     classes, views = len(problem.black_box.class_names), problem.views
-    method = from_settings.build_method(config, problem.generator, views, len(views), classes, config.steps, on_devices)
+    shown = len(views) if labelled_views is None else labelled_views
+    method = from_settings.build_method(config, problem.generator, views, shown, classes, config.steps, on_devices)
     spread = devices.Spread(jax.local_devices()[:on_devices])
     step = spread.compile(collaborative.run_steps(collaborative.build_step(method), 1))
     state = from_settings.initial_state(method, problem.generator, config, classes)

@@ -1,6 +1,5 @@
 """Random models of published sizes, for measuring: the cost of a query does not depend on what the weights say."""
 
-import functools
 import math
 from typing import Any
 
@@ -15,6 +14,7 @@ from craft_jax.blackbox.clip import ClipBlackBox
 from craft_jax.blackbox.loaders import flax_clip
 from craft_jax.blackbox.texts import TextDoor
 from craft_jax.blackbox.towers import text as text_tower
+from craft_jax.blackbox.towers import vit
 
 VOCABULARY = 1000  # an embedding look-up costs nothing, whatever the table's length
 SOS, EOS = VOCABULARY - 2, VOCABULARY - 1
@@ -83,12 +83,12 @@ def black_box(clip: Any, text: Any, classes: int, image: Any = None, dtype: str 
     )
     return ClipBlackBox(
         _text=tower,
-        _image_params=image or {},
+        _image_params=flax_clip.image_tower(image, clip.config.vision_config) if image else {},
         _logit_scale=jnp.asarray(math.log(100.0)),
         _initial_prompt=words(text),
         _pixel_mean=jnp.zeros(3),
         _pixel_std=jnp.ones(3),
-        _image_features=functools.partial(flax_clip.image_features, clip.module),
+        _image_features=vit.features,
         _image_size=224,
         _texts=TextDoor(
             lambda caption: captions(classes)[int(caption)],

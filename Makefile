@@ -27,10 +27,10 @@ test-torch: $(VENV)/.installed-test
 	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(RUN) -m pytest tests/test_resnet.py tests/test_convert_openai.py
 
-# The default tests, or some, on the lowest versions that setup.cfg admits, and on the newest Python at hand with the newest
-# versions and transformers 5, which the tests' own extra holds back.
+# The default tests, or some, on the lowest versions that setup.cfg admits; and on Python 3.13, or 3.12, where one is at hand,
+# with the newest versions, each time anew, and transformers 5, which the tests' own extra holds back.
 SOME ?=
-NEWEST ?= $(shell for python in python3.13 python3.12 "$$(pyenv root 2>&1)"/versions/3.13*/bin/python $(PYTHON); do \
+NEWEST ?= $(shell for python in python3.13 python3.12 "$$(pyenv root 2>/dev/null)"/versions/3.13*/bin/python $(PYTHON); do \
 	$$python --version >/dev/null 2>&1 && echo $$python && break; done)
 test-oldest:
 	$(PYTHON) tests/oldest.py > .oldest.txt
@@ -38,8 +38,9 @@ test-oldest:
 	.venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME) $(SOME)
 
 test-newest:
+	rm -rf .venv-newest
 	$(MAKE) .venv-newest/.installed-test VENV=.venv-newest PYTHON=$(NEWEST)
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade transformers huggingface_hub
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'transformers>=5,<6' 'huggingface_hub<3'
 	.venv-newest/bin/python -m pytest $(TWO_AT_A_TIME) $(SOME)
 
 bench: $(VENV)/.installed
@@ -68,7 +69,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml | $(RUN)
 
 $(VENV)/.installed-test: setup.cfg pyproject.toml | $(RUN)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@
+	touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-newest .oldest.txt .whl runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +96,10 @@ def main(argv: list[str]) -> None:
             _show_reading(dataset, config, workdir)
     if given.dry_run:
         return
-    watching = given.watch is not None and hosts.is_first()
     try:
-        with _watched(workdir / training.METRICS, config.budget, given.watch) if watching else contextlib.nullcontext():
+        with contextlib.ExitStack() as watching:
+            if given.watch is not None:
+                hosts.first_alone(lambda: _watch(watching, workdir / training.METRICS, config.budget, given.watch))
             result = training.train(black_box, dataset, config, workdir, stop=stop).result
     except Interrupted:
         if stop.by_hand:
@@ -107,7 +107,8 @@ def main(argv: list[str]) -> None:
         raise
     if hosts.is_first():
         table = report.table(dataclasses.asdict(result))
-        print(f"\n{table}\n\nreport: {workdir / training.PAGE}\ncheckpoint: {workdir / 'checkpoints'}\n")
+        left = one_line(str(workdir))
+        print(f"\n{table}\n\nreport: {left}/{training.PAGE}\ncheckpoint: {left}/checkpoints\n")
         print("\n".join(["next:", *(f"  {line}" for line in report.next_commands(dataset, workdir))]), flush=True)
 
 
@@ -119,23 +120,20 @@ def _show_reading(dataset: "FewShotSet", config: settings.Config, workdir: Path)
     print("\n".join(["", *reporting.class_lines(kept, held_out)]), flush=True)
     sheet = workdir.with_name(f"{workdir.name}-photographs.html")
     sheet.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(sheet, reporting.contact_sheet(kept, held_out))
-    print(f"\ncontact sheet: {shown(sheet)}", flush=True)
+    notes = data.notes_of(dataset, config.held_out)
+    write_atomically(sheet, reporting.contact_sheet(kept, held_out, notes))
+    print(f"\ncontact sheet: {one_line(shown(sheet))}", flush=True)
 
 
-@contextlib.contextmanager
-def _watched(log: Path, budget: int, port: int) -> Iterator[None]:
-    """Shows the run on a page inside the block, where there is a person to look."""
+def _watch(until: contextlib.ExitStack, log: Path, budget: int, port: int) -> None:
+    """Shows the run on a page until the stack is left, where there is a person to look."""
     from craft_jax import watch
     from craft_jax.progress import is_terminal
 
     if not is_terminal(sys.stdout):
         print(f"note: the output is no terminal, so --watch={port} shows nothing", flush=True)
-        yield
         return
-    with watch.watched(log, budget, port) as address:
-        print(f"watch: {address}", flush=True)
-        yield
+    print(f"watch: {until.enter_context(watch.watched(log, budget, port))}", flush=True)
 
 
 def _settings() -> list[str]:

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import io
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -145,11 +146,11 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     if given.csv and (given.json or given.top > 1):
         other = "--json" if given.json else f"--top={given.top}"
         raise UserError(f"--csv has each image's best class in a file, {other} prints; give one of them")
-    if given.sort:
-        _check_apart(given.sort, images)
     paths = list(_expand(images, stdin))
     if not paths:
         raise UserError("the list on standard input is empty; give one image a line")
+    if given.sort:
+        _check_apart(given.sort, [name for name in images if name != "-"], paths)
 
     from craft_jax import blackbox
     from craft_jax.distributed import devices
@@ -165,16 +166,16 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
         show: Callable[[_Answer], None]
         show = _show_json if given.json else functools.partial(_show_row, *_widths(paths, tuned.class_names))
         if given.csv:
-            show = _to_csv(files.enter_context(csv_of_labels(Path(given.csv).expanduser())), len(paths), files)
+            show = _to_csv(files.enter_context(csv_of_labels(folders.expanded(given.csv, "--csv"))), len(paths), files)
         answers = _answers(tuned, black_box, paths, given.top)
         if given.threshold:
             answers = (_or_unsure(answer, given.threshold) for answer in answers)
         if given.sort:
-            answers = _sorted(answers, Path(given.sort).expanduser(), given.link)
-        unread, unsure, total = _show_all(answers, show)
+            answers = _sorted(answers, folders.expanded(given.sort, "--sort"), given.link)
+        unread, unsure, total = _show_all(answers, show, given.threshold)
     if given.csv:
         told = f", {unsure:,} of them {_UNSURE}" if given.threshold else ""
-        print(f"{total - unread:,} images labelled{told}: {given.csv}", flush=True)
+        print(f"{total - unread:,} images labelled{told}: {one_line(given.csv)}", flush=True)
     if unread:
         raise UserError(f"{unread} of {total} images could not be read")
 
@@ -207,7 +208,7 @@ def _to_csv(
 
     def show(answer: _Answer) -> None:
         if answer.error:
-            _show_error(answer)
+            progress.say(one_line(answer.error))
         label, probability = ("", 0.0) if answer.error else answer.best[0]
         write(answer.path, label, probability, answer.error)
         count = next(done)
@@ -217,22 +218,25 @@ def _to_csv(
     return show
 
 
-def _show_all(answers: Iterator[_Answer], show: Callable[[_Answer], None]) -> tuple[int, int, int]:
+def _show_all(answers: Iterator[_Answer], show: Callable[[_Answer], None], threshold: float) -> tuple[int, int, int]:
     """Returns how many images could not be read, how many are unsure, and how many there are."""
     unread = unsure = total = 0
     for answer in answers:
         show(answer)
         unread, total = unread + bool(answer.error), total + 1
-        unsure += not answer.error and answer.best[0][0] == _UNSURE
+        unsure += not answer.error and answer.best[0][1] < threshold
     return unread, unsure, total
 
 
-def _check_apart(sort: str, images: Sequence[str]) -> None:
-    """Raises UserError where sorted copies would lie among the images to be labelled."""
-    target = Path(sort).expanduser().resolve()
-    for name in images:
-        if name != "-" and target.is_relative_to(_path(name).resolve()):
+def _check_apart(sort: str, named: Sequence[str], paths: Sequence[Path]) -> None:
+    """Raises UserError where sorted copies would lie among the images to be labelled, or these among the copies."""
+    target = Path(os.path.realpath(folders.expanded(sort, "--sort")))
+    for name in named:
+        if target.is_relative_to(os.path.realpath(_path(name))):
             raise UserError(f"--sort={sort} lies in {shown(name)}, whose images are labelled; choose a folder outside")
+    for place in {path.parent for path in paths}:
+        if Path(os.path.realpath(place)).is_relative_to(target):
+            raise UserError(f"--sort={sort} holds {shown(place)}, whose images are labelled; choose a folder outside")
 
 
 def _expand(images: list[str], stdin: TextIO) -> Iterator[Path]:
@@ -269,10 +273,6 @@ def _show_json(answer: _Answer) -> None:
     print(json_text({"image": shown(answer.path), **about}), flush=True)
 
 
-def _show_error(answer: _Answer) -> None:
-    print(one_line(answer.error), file=sys.stderr, flush=True)
-
-
 def _widths(paths: Sequence[Path], class_names: Sequence[str]) -> tuple[int, int]:
     """Of the table's columns: image and label; what is wider stands out, and does not move the others."""
     names, labels = max(len(shown(path)) for path in paths), max(len(name) for name in class_names)
@@ -281,7 +281,7 @@ def _widths(paths: Sequence[Path], class_names: Sequence[str]) -> tuple[int, int
 
 def _show_row(width: int, label_width: int, answer: _Answer) -> None:
     if answer.error:
-        _show_error(answer)
+        print(one_line(answer.error), file=sys.stderr, flush=True)
         return
     cells = (f"{one_line(label):{label_width}} {100 * p:5.1f} %" for label, p in answer.best)
     print(f"{one_line(shown(answer.path)):{width}}  " + "   ".join(cells), flush=True)

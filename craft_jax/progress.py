@@ -16,15 +16,16 @@ _COLUMNS, _ROWS = 80, 24
 
 
 class Pace:
-    """The time that a run has left, by its pace since the first look, before which it compiled.
+    """The time that a run has left, by its pace since something was first done, before which it compiled.
 
     Args:
-      total: steps, or queries, of the whole run.
+      total: steps, queries or images in all.
       clock: seconds.
+      start: of them, done before.
     """
 
-    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._total, self._clock = total, clock
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic, *, start: int = 0) -> None:
+        self._total, self._clock, self._start = total, clock, start
         self._first: tuple[float, int] | None = None
 
     def left(self, done: int) -> str:
@@ -32,8 +33,9 @@ class Pace:
         now = self._clock()
         if done >= self._total:
             return _clock_text(0)
+        if self._first is None and done > self._start:
+            self._first = now, done
         if self._first is None or done <= self._first[1]:
-            self._first = self._first or (now, done)
             return "--:--"
         began, first = self._first
         return _clock_text((now - began) / (done - first) * (self._total - done))
@@ -60,7 +62,7 @@ class Progress:
     ) -> None:
         self._stream = stream or sys.stdout
         self._steps, self._budget = steps, budget
-        self._pace = Pace(steps, clock)
+        self._pace = Pace(steps, clock, start=start)
         self._bar = tqdm.tqdm(
             total=steps,
             initial=start,
@@ -133,6 +135,10 @@ class EncodingProgress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+
+    def say(self, line: str) -> None:
+        """A line of its own, which the bar does not run into."""
+        self._bar.write(line, file=self._stream)
 
     def show(self, done: int) -> None:
         """Shows that so many images are done by now."""

@@ -31,7 +31,7 @@ def test_two_runs_are_compared_photograph_by_photograph(tmp_path, capsys):
     assert "p = 0.0391; the two differ" in shown
     assert "<b>\\nx" in shown
     assert "42.8 to 94.5" in shown
-    assert "predictions    1,030" in shown
+    assert "predictions in all  1,030" in shown
     assert all(len(line) <= 80 for line in shown.splitlines() if not line.startswith(("a: ", "b: ")))
 
 

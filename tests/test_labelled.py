@@ -62,6 +62,8 @@ def test_what_is_less_likely_than_the_threshold_is_unsure(checkpoint, tmp_path, 
         (["--csv=out.csv", "--json"], "--json prints; give one of them"),
         (["--csv=out.csv", "--top=3"], "--top=3 prints; give one of them"),
         (["--sort=a/by"], "--sort=a/by lies in a, whose images are labelled; choose a folder outside"),
+        (["--sort=."], r"--sort=. holds \., whose images are labelled; choose a folder outside"),
+        (["--sort=~nobody-of-this-name/x"], "no such home folder; write the path in full"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(flags, message, checkpoint):

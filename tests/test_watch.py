@@ -8,6 +8,8 @@ import re
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -81,26 +83,47 @@ def test_a_port_that_is_taken_is_one_line(tmp_path):
             pass
 
 
+def _drain(terminal, shown):
+    with contextlib.suppress(OSError):  # which says that the other end is closed
+        while text := os.read(terminal, 1000):
+            shown.append(text.decode(errors="replace"))
+
+
+def test_what_an_earlier_part_of_a_run_has_logged_does_not_start_the_clock(tmp_path):
+    now = iter([0.0, 500.0, 510.0])
+    pace = progress.Pace(800, lambda: next(now), start=8)
+    for rows in ([_row(1)], [_row(1), _row(2)]):
+        assert "--:--" in page(_log(tmp_path, rows), 800, pace)
+
+    assert "08:00" in page(_log(tmp_path, [_row(1), _row(2), _row(4)]), 800, pace)
+
+
+def test_a_spoilt_line_is_passed_over(tmp_path):
+    log = _log(tmp_path, [_row(1)])
+    log.write_text("spoilt\n" + log.read_text())
+
+    assert ">8</b>" in page(log, 800, progress.Pace(800))
+
+
 @pytest.mark.slow
 def test_a_run_in_a_terminal_is_watched_until_it_ends(tmp_path, coop_root):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "craft_jax.main", *_arguments(coop_root, tmp_path / "run", "--watch=0")[1:]]
     with subprocess.Popen(command, stdout=theirs, cwd=ROOT, env=processes.environment()) as child:
         os.close(theirs)
-        shown = ""
-        while "watch: " not in shown or "\n" not in shown.partition("watch: ")[2]:
-            shown += os.read(ours, 1000).decode()
-        address = re.search(r"watch: (http://127.0.0.1:\d+)", shown).group(1)
-        pages = []
-        with contextlib.suppress(httpx.TransportError):
-            while not pages or "of 61 queries" not in pages[-1]:
-                pages.append(httpx.get(address, timeout=60).text)
-        with contextlib.suppress(OSError):  # which says that the child has closed its end
-            while os.read(ours, 1000):
-                pass
+        shown, pages = [], []
+        reading = threading.Thread(target=_drain, args=(ours, shown))
+        reading.start()
+        with contextlib.suppress(httpx.TransportError):  # at the end nothing answers
+            while child.poll() is None:
+                address = re.search(r"watch: (http://127.0.0.1:\d+)\s", "".join(shown))
+                pages += [httpx.get(address.group(1), timeout=60).text] if address else []
+                time.sleep(0.05)
+    reading.join()
     os.close(ours)
     assert child.returncode == 0
-    assert "of 61 queries" in pages[-1]
+    assert "No step is logged yet" in pages[0]
+    assert any(re.search(r"<b>\d+</b><span class=.quiet.>of 61 queries", text) for text in pages)
 
 
 @pytest.mark.slow

@@ -86,10 +86,11 @@ def table(first: Run, second: Run) -> str:
     for title, name, style in (
         ("zero-shot %", "zero_shot", ".1f"), ("accuracy %", "accuracy", ".1f"), ("deployed", "chosen", ""),
         ("shots", "shots", ""), ("classes", "classes", ""), ("seed", "seed", ""), ("queries", "queries", ","),
+        ("predictions in all", "ledger", ","),
         ("seconds", "seconds", ".0f"), ("black box", "black_box", ""), ("split", "split", ""),
     ):  # fmt: skip
-        rows.append((title, *(_figure(run.result.get(name), style) for run in (first, second))))
-    rows.insert(-3, ("predictions", *(_figure(_predictions(run), ",") for run in (first, second))))
+        found = [_predictions(run) if name == "ledger" else run.result.get(name) for run in (first, second)]
+        rows.append((title, *(_figure(value, style) for value in found)))
     of_both = [measures.interval(_right(run), len(run.answers)) for run in (first, second)]
     rows.insert(3, ("95 % interval", *(f"{low:.1f} to {high:.1f}" for low, high in of_both)))
     rows = [line for row in rows for line in _lines(row)]
@@ -107,8 +108,8 @@ def _lines(row: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 def _predictions(run: Run) -> int | None:
     """Prompts x images in all."""
-    counts = [count for name, count in run.result.get("ledger", {}).items() if name.endswith("_predictions")]
-    return sum(counts) if counts else None
+    ledger = run.result.get("ledger") or {}
+    return sum(count for name, count in ledger.items() if name.endswith("_predictions")) or None
 
 
 def _figure(value: Any, style: str) -> str:
@@ -144,4 +145,5 @@ def main(argv: list[str]) -> None:
         raise UserError(f"two runs are needed, and {len(given)} given; {usage}")
     first, second = (read(Path(folder).expanduser()) for folder in given)
     verdict = judge(first, second)
-    print(f"a: {first.workdir}\nb: {second.workdir}\n\n{table(first, second)}\n\n{sentence(verdict)}")
+    print(f"a: {one_line(first.workdir)}\nb: {one_line(second.workdir)}\n\n{table(first, second)}\n")
+    print(sentence(verdict))

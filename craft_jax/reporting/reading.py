@@ -45,7 +45,7 @@ def class_lines(dataset: FewShotSet, held_out: Sequence[Labelled]) -> list[str]:
     return lines + [f"{name:{width}}  " + "  ".join(f"{count:>6,}" for count in of) for name, of in rows]
 
 
-def contact_sheet(dataset: FewShotSet, held_out: Sequence[Labelled]) -> str:
+def contact_sheet(dataset: FewShotSet, held_out: Sequence[Labelled], notes: Sequence[str]) -> str:
     """A page of HTML with a row a class: its name, its counts, and a few of its photographs from every part."""
     counts = _counts(dataset, held_out)
     a_class = max(1, min(_A_CLASS, _PHOTOGRAPHS // len(dataset.class_names)))
@@ -61,7 +61,7 @@ def contact_sheet(dataset: FewShotSet, held_out: Sequence[Labelled]) -> str:
         for label, name in enumerate(dataset.class_names)
     ]
     page: str = template("photographs.html.jinja").render(
-        rows=rows, parts=PARTS, totals=counts.sum(axis=0).tolist(), split=dataset.split, notes=dataset.notes
+        rows=rows, parts=PARTS, totals=counts.sum(axis=0).tolist(), split=dataset.split, notes=notes
     )
     return page
 

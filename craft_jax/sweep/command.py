@@ -16,7 +16,7 @@ from craft_jax import folders
 from craft_jax.cli import called, parse
 from craft_jax.distributed import preemption
 from craft_jax.errors import Interrupted, UserError, on_command_line
-from craft_jax.files import write_atomically
+from craft_jax.files import one_line, write_atomically
 from craft_jax.sweep import plan
 from craft_jax.sweep.plan import PlannedRun
 
@@ -173,7 +173,7 @@ def _fail_unreadable(runs: Sequence[PlannedRun], shared: "Shared") -> dict[Path,
 
     stopped = [(run, reason) for run, reason in zip(runs, runner.unreadable(runs, shared), strict=True) if reason]
     for reason in dict.fromkeys(reason for _, reason in stopped):
-        print(f"failed: {reason}", flush=True)
+        print(f"failed: {one_line(reason)}", flush=True)
     for run, reason in stopped:
         _keep_reason(run, reason)
     return {run.workdir: f"{_title(run)}: {reason}" for run, reason in stopped}
@@ -204,7 +204,7 @@ def _one_by_one(missing: Sequence[PlannedRun], shared: "Shared") -> list[str]:
             raise
         except (UserError, JaxRuntimeError) as error:  # the latter when memory is out
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            print(f"failed: {reason}", flush=True)
+            print(f"failed: {one_line(reason)}", flush=True)
             failures.append(f"{_title(run)}: {reason}")
             _keep_reason(run, reason)
         if stop.by_hand:

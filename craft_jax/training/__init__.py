@@ -8,6 +8,7 @@ from craft_jax.training.estimate import estimate
 from craft_jax.training.finished import CURVE, METRICS, PAGE, REPORT, RESULT, Outcome, Result, load_run
 from craft_jax.training.from_settings import prompt_std
 from craft_jax.training.loop import train, train_alone
+from craft_jax.training.metrics_log import read_log
 from craft_jax.training.probing import to_ask as texts_to_ask
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "from_settings",
     "load_run",
     "prompt_std",
+    "read_log",
     "report",
     "texts_to_ask",
     "train",

@@ -141,7 +141,8 @@ def assemble(
     else:
         probed = _probe(metered, about, config, workdir, stream)
     std = measured_std or hosts.first_alone(lambda: from_settings.prompt_std(metered, views, config))
-    steps = _steps(config, probed, len(black_box.class_names))
+    classes = len(black_box.class_names)
+    steps = steps_after(config, prompts_for(len(probed.texts), classes) if probed else 0)
     generator = from_settings.build_generator(black_box, config, std)
     method = from_settings.build_method(
         config, generator, views, labelled_views, len(black_box.class_names), steps, len(spread.devices)
@@ -184,11 +185,10 @@ def views_of(config: Config) -> tuple[int, int]:
     return max(config.data.views, 1), _PIECES if config.probe.texts and from_settings.fits_whole_answers(config) else 0
 
 
-def _steps(config: Config, probed: Probed | None, classes: int) -> int:
-    """Collaborative steps that the budget pays for after the texts, and what measures the prompt's scale."""
+def steps_after(config: Config, texts: int) -> int:
+    """Collaborative steps that the budget pays for after `texts` prompts, and what measures the prompt's scale."""
     if config.learn in TEXTS_ALONE:
         return 0
-    texts = prompts_for(len(probed.texts), classes) if probed else 0
     return max(config.budget - config.calibration_prompts - texts, 0) // config.search.population_size
 
 

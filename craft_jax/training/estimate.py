@@ -49,9 +49,8 @@ def estimate(black_box: BlackBox, dataset: FewShotSet, config: Config) -> list[s
     of_each = f"; of one to learn from {views:,} views" + (f" and {pieces:,} pieces" if pieces else "") if times else ""
     lines = [counted, f"{most if texts else ''}{len(texts) or len(dataset.class_names):,} texts about each{of_each}"]
     by_texts = prompts_for(len(texts), len(dataset.class_names)) if texts else 0
-    steps = 0
+    steps = assembly.steps_after(config, by_texts)
     if config.learn not in TEXTS_ALONE:
-        steps = max(config.budget - config.calibration_prompts - by_texts, 0) // _population(config)
         before = f"{most}{by_texts:,} for the texts, the rest in " if texts else ""
         least = "at least " if texts and most else ""
         lines.append(f"{config.budget:,} prompts in all: {before}{least}{steps:,} steps of {_population(config)}")

@@ -24,7 +24,7 @@ class MetricsLog:
         self, path: Path, resume_step: int, kept: list[Row] | None = None, say: Callable[[str], None] = print
     ) -> None:
         self.path = path
-        found = [row for row in _read(path) if row["step"] <= resume_step]
+        found = [row for row in read_log(path) if row["step"] <= resume_step]
         self.rows = found if kept is None else kept
         made = {row["step"] for row in self.rows} | set(range(1, resume_step + 1))
         lacking = sorted(made - _steps_alike(found, self.rows))
@@ -52,7 +52,7 @@ def _steps_alike(found: list[Row], rows: list[Row]) -> set[int]:
     return {row["step"] for row in rows if _line(row) in lines}
 
 
-def _read(path: Path) -> list[Row]:
+def read_log(path: Path) -> list[Row]:
     """The lines that are rows; a kill cuts one short, and a disk or a copy spoils others."""
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:

@@ -15,6 +15,7 @@ from craft_jax.config import Config, flat_settings, identity
 from craft_jax.data import FewShotSet
 from craft_jax.distributed import hosts
 from craft_jax.errors import UserError, worded
+from craft_jax.files import one_line
 from craft_jax.method import TuningState
 from craft_jax.training.assembly import Run
 from craft_jax.training.checkpoints import CHECKPOINTS, Checkpoints, Restored, open_for_prediction, unflatten
@@ -43,7 +44,8 @@ def kept(workdir: Path, black_box: BlackBox, dataset: FewShotSet, config: Config
         for line in restored.warnings():
             print(line, file=stream)
         checkpoints.drop(restored.damaged)
-    print(f"resuming {workdir} after step {restored.step} of {_steps(restored, config)}", file=stream, flush=True)
+    reached = f"after step {restored.step} of {_steps(restored, config)}"
+    print(f"resuming {one_line(str(workdir))} {reached}", file=stream, flush=True)
     about = {name: restored.about[name] for name in ("prompt_std", "zero_shot", "seconds", "ledger")}
     return about | {"state": restored.state, "metrics": restored.about.get("metrics")}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from craft_jax.errors import UserError
 from craft_jax.progress import Pace
+from craft_jax.training import read_log
 from craft_jax.watch.page import page
 
 _HOST = "127.0.0.1"
@@ -26,7 +27,8 @@ def watched(log: Path, budget: int, port: int) -> Iterator[str]:
     Raises:
       UserError: where the port is taken.
     """
-    render = functools.partial(page, log, budget, Pace(budget))
+    rows = read_log(log)  # of an earlier part of the run, whose pace says nothing of this one's
+    render = functools.partial(page, log, budget, Pace(budget, start=rows[-1]["prompts"] if rows else 0))
     try:
         server = _Server((_HOST, port), functools.partial(_Handler, render))
     except OSError as error:

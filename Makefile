@@ -5,7 +5,8 @@ RUN = $(VENV)/bin/python
 TWO_AT_A_TIME = -n 2 --dist loadfile
 
 # Run once more with every annotated shape checked, and ranks not promoted (tests/shapes.py).
-SHAPES = $(addprefix tests/test_,mathematics.py estimators.py gauss_newton.py stacked.py text_tower.py)
+SHAPES = $(addprefix tests/test_,mathematics.py estimators.py gauss_newton.py stacked.py text_tower.py vit.py probing.py texts.py \
+	scores.py encoding.py clients.py)
 
 .PHONY: demo test test-slow test-torch test-oldest test-newest bench bench-gpu wheels docs clean
 

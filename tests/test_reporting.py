@@ -206,7 +206,7 @@ def read(folder, names, train=2, test=3):
 
 
 def test_a_contact_sheet_has_a_row_a_class_and_its_names_stay_text(tmp_path):
-    page = Page(contact_sheet(read(tmp_path, HOSTILE), [Labelled(ImageFile(tmp_path / "gone.png"), 0)]))
+    page = Page(contact_sheet(read(tmp_path, HOSTILE), [Labelled(ImageFile(tmp_path / "gone.png"), 0)], ["a note"]))
 
     assert not {"script", "b>", "link", "iframe", "object"} & set(page.tags)
     assert page.tags.count("section") == len(HOSTILE)

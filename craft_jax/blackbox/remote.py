@@ -169,7 +169,7 @@ class RemoteBlackBox(Description):
 def connect(
     owner: Owner,
     class_names: Sequence[str],
-    initial_prompt: Float[np.ndarray, "n_ctx d"] | None = None,
+    initial_prompt: Float[Array | np.ndarray, "n_ctx d"] | None = None,
     *,
     image_size: int,
     name: str,
@@ -241,7 +241,7 @@ def _check_threads() -> None:
         raise UserError("a remote black box needs two threads and this machine has one core; start Python with NPROC=2")
 
 
-def logits_of(probabilities: Float[Any, "K N C"], numpy: Any = np) -> Float[Any, "K N C"]:
+def logits_of(probabilities: Float[Any, "*K N C"], numpy: Any = np) -> Float[Any, "*K N C"]:
     """Logits less their mean over classes, which is all that probabilities tell of them; `numpy` may be JAX's.
 
     Less their mean, and not less the logarithm of a sum as softmax leaves them: that follows the likely classes alone,

@@ -39,7 +39,7 @@ def plan(texts: int, most: int) -> Plan:
 
 
 def tie(
-    how: Plan, logits: Sequence[Float[np.ndarray, "N m"]], weights: Sequence[Float[np.ndarray, "N m"]]
+    how: Plan, logits: Sequence[Float[np.ndarray, "N _"]], weights: Sequence[Float[np.ndarray, "N _"]]
 ) -> Float[np.ndarray, "N T"]:
     """The logits of all texts on one scale.
 

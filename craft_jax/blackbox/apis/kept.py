@@ -31,7 +31,7 @@ class KeptAnswers:
         store: Store,
         name: str,
         plan: Callable[[int], Plan],
-        join: Callable[[Plan, Sequence[Float[np.ndarray, "N m"]]], Float[np.ndarray, "N T"]],
+        join: Callable[[Plan, Sequence[Float[np.ndarray, "N _"]]], Float[np.ndarray, "N T"]],
     ) -> None:
         self._store, self._number, self._plan, self._join = store, store.owner(name), plan, join
         self._asked: list[list[str]] = []

@@ -76,7 +76,7 @@ class ScoringOwner:
             raise Wrong(f"it holds {came} of {due} labels, not {lost!r} for one{remedy}")
         return scores
 
-    def _tied(self, plan: chunks.Plan, scores: Sequence[Float[np.ndarray, "N m"]]) -> Float[np.ndarray, "N T"]:
+    def _tied(self, plan: chunks.Plan, scores: Sequence[Float[np.ndarray, "N _"]]) -> Float[np.ndarray, "N T"]:
         treated = []
         for part in scores:
             treated.append(

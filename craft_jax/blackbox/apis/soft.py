@@ -252,7 +252,7 @@ def _read_names(answer: Answer, count: int) -> list[str]:
     return names
 
 
-def _beside(plan: Plan, scores: Sequence[Float[np.ndarray, "N m"]]) -> Float[np.ndarray, "N T"]:
+def _beside(plan: Plan, scores: Sequence[Float[np.ndarray, "N _"]]) -> Float[np.ndarray, "N T"]:
     return np.concatenate(scores, axis=1)
 
 

@@ -209,19 +209,22 @@ def _draw_costs(done: Done) -> None:
             at = [run for cell, run in done.items() if (cell.recipe, cell.queries) == (recipe, budget)]
             point = summary(accuracies(done, recipe, budget))
             single = summary(one_prompt(done, budget)) if recipe == "craft" else None
-            if point and recipe != "craft":
+            side: dict[str, Any] = {"by-class": {"xytext": (-5, -2), "ha": "right"}}.get(recipe, {"xytext": (5, -2)})
+            if point:
                 cost = statistics.mean((run.get("prompts_per_image") or {}).get(run["chosen"], 1) for run in at)
                 axes.errorbar(cost, point[0], point[1], fmt="os"[recipe == "probe"], color=_COLOURS[recipe], ms=4)
-                axes.annotate(f"{budget:,}", (cost, point[0]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+                if recipe != "craft":  # whose budgets all lie on one point there
+                    axes.annotate(f"{budget:,}", (cost, point[0]), textcoords="offset points", fontsize=7, **side)
             if single:
                 axes.errorbar(1, single[0], single[1], fmt="o", color=_COLOURS[recipe], ms=4)
-                axes.annotate(f"{budget:,}", (1, single[0]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+                axes.annotate(f"{budget:,}", (1, single[0]), textcoords="offset points", fontsize=7, **side)
     for recipe, colour in _COLOURS.items():
         axes.plot([], [], "o", color=colour, label=f"{recipe}, by queries spent")
     axes.axhline(statistics.mean(_zero_shot(done, task) for task in tasks.TASKS), color="0.4", ls="--")
     axes.set(xscale="log", xlabel="prompts asked for each labelled image", ylabel="test accuracy in %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.set_xlim(0.6, 60)
+    axes.legend(fontsize="small", loc="center")
     figure.savefig(RESULTS / "search_cost.png", dpi=120)
 
 

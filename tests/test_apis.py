@@ -241,8 +241,8 @@ def test_a_run_by_each_form_equals_the_local_one(
     assert result.ledger.money == pytest.approx(0.01 * requests)
     assert foreseen[:2] == ["30 images (12 to learn from, 6 to choose by, 12 to test on)", "40 texts about each"]
     if form in ("labels", "chat"):
-        assert foreseen[1].startswith(f"at most {requests} requests, about ")
-        assert foreseen[1].endswith(f"; {0.01 * requests:.2f} at the prices set")
+        assert foreseen[2].startswith(f"at most {requests} requests, about ")
+        assert foreseen[2].endswith(f"; {0.01 * requests:.2f} at the prices set")
 
     again = blackbox.from_identity(tuned.black_box, dataset.class_names, asking=api)
     assert "of a sample of the images 100% were answered before, and cost nothing now" in training.estimate(

@@ -20,6 +20,7 @@ from craft_jax import blackbox, main, prediction, training
 from craft_jax.blackbox import SOFT_PROMPTS, TEXTS
 from craft_jax.config import ApiConfig, Config, flat_settings
 from craft_jax.errors import UserError
+from craft_jax.sweep import command as sweep
 from tests.chatting import chatting
 from tests.conftest import TOKEN
 from tests.faulty import AGAIN, HARMLESS, WRONG, proxy
@@ -285,6 +286,27 @@ def test_the_commands_tune_dry_and_wet_and_predict(server, config, dataset, coop
     prediction.main(["predict", f"--checkpoint={tmp_path / 'run'}", str(image)])
     assert str(image) in capsys.readouterr().out
     assert _asked(server) == before  # it was one of the run's
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["labels", "embeddings", "soft", "chat"])
+def test_a_sweep_by_each_form_has_the_local_ones_table(form, request, server, config, coop_root, tmp_path):
+    address = request.getfixturevalue("chat") if form == "chat" else server
+    settings = [
+        "sweep", "--config=demo:api", "--shots=2", "--seeds=1,2", f"--config.data.root={coop_root}",
+        f"--config.data.images={config.data.images}", f"--config.data.split={config.data.split}",
+        "--config.probe.texts=40",
+    ]  # fmt: skip
+    asked = [
+        f"--config.black_box.model={address}", f"--config.black_box.api={form}", "--config.api.model=any",
+        "--config.api.image_size=32", "--config.api.image_format=png",
+        f"--config.api.logit_scale={QUICK.logit_scale}", f"--config.api.store={tmp_path / 'answers.sqlite'}",
+    ]  # fmt: skip
+    sweep.main([*settings, f"--workdir={tmp_path / 'local'}"])
+    sweep.main([*settings, *asked, f"--workdir={tmp_path / 'asked'}"])
+
+    local, remote = ((tmp_path / name / "table.csv").read_text() for name in ("local", "asked"))
+    assert remote == local
 
 
 def _by_labels(config, address, api, timeout=2.0):

@@ -47,10 +47,9 @@ def measure() -> Measured:
 def ours(recipe: str, budget: int, measured: Measured) -> tuple[int, float, float]:
     """Views of each image, and the seconds that encoding them and everything else takes."""
     config = recipes.apply(Config(query_budget=budget), recipe)
-    views, pieces = assembly.views_of(config)
-    shown = views + (pieces if config.learn == "both" else 0)
+    shown = sum(assembly.views_of(config))
     by_texts = prompts_for(config.probe.texts, run.CLASSES)
-    steps = max(budget - by_texts, 0) // config.search.population_size if config.learn == "both" else 0
+    steps = assembly.steps_after(config, by_texts)
     return shown, run.IMAGES * shown * measured.image, by_texts * measured.query + steps * measured.step
 
 

@@ -10,7 +10,6 @@ benchmarks/results/texts_alone.md. A quarter of an hour on two cores.
 
 import dataclasses
 import io
-import itertools
 import json
 import statistics
 import tempfile
@@ -126,12 +125,17 @@ class Owner(ScoringOwner):
         return pictures
 
 
+def recipe_of(way: Way) -> str:
+    """`api` asks about each image as it is, `probe` about views."""
+    return "api" if way.views == 1 else "probe"
+
+
 def accuracy(way: Way, shots: int, seed: int) -> float:
     """Test accuracy of a whole run in percent; a finished one is read back."""
     file = RUNS / f"{'-'.join(map(str, way))}-{shots}-shots-seed-{seed}.json"
     if file.exists():
         return float(json.loads(file.read_text(encoding="utf-8")))
-    config = recipes.apply(Config(), "api" if way.views == 1 else "probe")
+    config = recipes.apply(Config(), recipe_of(way))
     config = dataclasses.replace(
         config, seed=seed, data=dataclasses.replace(tasks.settings(TASK, shots), views=way.views)
     )
@@ -173,7 +177,7 @@ def page() -> Iterator[str]:
     yield "| requests a training image | recipe | probabilities as they are |"
     yield "|---|---|---|"
     for way in AS_THEY_ARE:
-        yield f"| {way.views} | `{'api' if way.views == 1 else 'probe'}` | {reached(way)} |"
+        yield f"| {way.views} | `{recipe_of(way)}` | {reached(way)} |"
     yield ""
     yield "At a logit scale of 100 and 8 views:"
     yield ""
@@ -191,9 +195,9 @@ def page() -> Iterator[str]:
 
 def main() -> None:
     """Runs what is missing, and writes the page."""
-    lines = list(itertools.chain(page(), [""]))
-    PAGE.write_text("\n".join(lines), encoding="utf-8")
-    print("\n".join(lines))
+    text = "\n".join(page()) + "\n"
+    PAGE.write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,8 @@ def test_several_devices_give_the_bits_of_one(finished, config, dataset, small_b
     several = dataclasses.replace(config, run=dataclasses.replace(config.run, devices=3))
     _train(small_black_box, dataset, several, tmp_path / "several")
     _same_bits(finished[0], tmp_path / "several")
+    one, other = (checkpoints.open_for_prediction(path) for path in (finished[0], tmp_path / "several"))
+    assert one.about["ledger"] == other.about["ledger"]
 
 
 def test_the_checkpoint_predicts_what_was_measured(finished, dataset, small_black_box):

@@ -209,7 +209,8 @@ def _draw_costs(done: Done) -> None:
             at = [run for cell, run in done.items() if (cell.recipe, cell.queries) == (recipe, budget)]
             point = summary(accuracies(done, recipe, budget))
             single = summary(one_prompt(done, budget)) if recipe == "craft" else None
-            side: dict[str, Any] = {"by-class": {"xytext": (-5, -2), "ha": "right"}}.get(recipe, {"xytext": (5, -2)})
+            right = recipe != "by-class"
+            side: dict[str, Any] = {"xytext": (5 if right else -5, -2), "ha": "left" if right else "right"}
             if point:
                 cost = statistics.mean((run.get("prompts_per_image") or {}).get(run["chosen"], 1) for run in at)
                 axes.errorbar(cost, point[0], point[1], fmt="os"[recipe == "probe"], color=_COLOURS[recipe], ms=4)

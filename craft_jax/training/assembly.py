@@ -144,9 +144,7 @@ def assemble(
     classes = len(black_box.class_names)
     steps = steps_after(config, prompts_for(len(probed.texts), classes) if probed else 0)
     generator = from_settings.build_generator(black_box, config, std)
-    method = from_settings.build_method(
-        config, generator, views, labelled_views, len(black_box.class_names), steps, len(spread.devices)
-    )
+    method = from_settings.build_method(config, generator, views, labelled_views, classes, steps, len(spread.devices))
     if hosts.any_of(_splits_images(config.run.shard_images, views, spread.own[0])):
         method = method._replace(draw_views=candidates.draw_from_shares)
     if remote and not config.run.chunk_pairs:
@@ -167,7 +165,7 @@ def assemble(
         worded=worded,
         prompt_std=std,
         method=method,
-        state=from_settings.initial_state(method, generator, config, len(black_box.class_names)),
+        state=from_settings.initial_state(method, generator, config, classes),
         cost_of_step=collaborative.cost_of_step(
             method, config.search.population_size, images=answering * len(train), trained=len(train)
         ),

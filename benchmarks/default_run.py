@@ -36,7 +36,7 @@ def measure() -> Measured:
     clip = sizes.model(32)
     params = sizes.text_params(clip)
     one = query.measure(clip, params, run.CLASSES)
-    views, pieces = assembly.views_of(Config())
+    views, pieces = assembly.views_of(Config(), run.IMAGES)
     whole = problem.of_size(clip, params, run.CLASSES, run.IMAGES, views + pieces, Config())
     step = problem.whole_step(whole, Config().search.population_size, settings=Config(), labelled_views=views)
     seconds = timing.best({"step": step}, rounds=3)["step"]
@@ -47,7 +47,7 @@ def measure() -> Measured:
 def ours(recipe: str, budget: int, measured: Measured) -> tuple[int, float, float]:
     """Views of each image, and the seconds that encoding them and everything else takes."""
     config = recipes.apply(Config(query_budget=budget), recipe)
-    shown = sum(assembly.views_of(config))
+    shown = sum(assembly.views_of(config, run.IMAGES))
     by_texts = prompts_for(config.probe.texts, run.CLASSES)
     steps = assembly.steps_after(config, by_texts)
     return shown, run.IMAGES * shown * measured.image, by_texts * measured.query + steps * measured.step

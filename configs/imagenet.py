@@ -19,7 +19,6 @@ DATA = DataConfig(
     images="imagenet/images",
     split="imagenet/classnames.txt",
     with_replacement=True,
-    views=8,  # of 16,000 photographs
 )
 
 

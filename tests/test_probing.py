@@ -13,9 +13,9 @@ import pytest
 import craft_jax
 from craft_jax import evaluation, prediction, training
 from craft_jax.blackbox import Metered
-from craft_jax.config import Config, DeployConfig, ProbeConfig, RefinementConfig, RunConfig, SearchConfig
+from craft_jax.config import Config, DataConfig, DeployConfig, ProbeConfig, RefinementConfig, RunConfig, SearchConfig
 from craft_jax.errors import Interrupted, UserError
-from craft_jax.training import checkpoints, probing, selection
+from craft_jax.training import assembly, checkpoints, probing, selection
 
 BUDGET, POPULATION = 90, 8
 VIEWS, PIECES, IMAGES = 2, 8, 12
@@ -174,6 +174,30 @@ def test_a_budget_of_five_prompts_asks_texts_alone(config, dataset, small_black_
     assert outcome.result.ledger.texts == 15
     assert outcome.result.queries == 5
     assert outcome.tuned.stacked is not None
+
+
+@pytest.mark.parametrize(
+    ("most", "photographs", "expected"),
+    [
+        (6144, 384, (8, 8)),
+        (6144, 800, (3, 3)),
+        (6144, 16000, (2, 1)),
+        (0, 16000, (8, 8)),
+    ],
+)
+def test_many_photographs_have_fewer_views_and_pieces(most, photographs, expected):
+    assert assembly.views_of(Config(probe=ProbeConfig(most_views=most)), photographs) == expected
+
+
+def test_views_are_never_more_than_is_set():
+    assert assembly.views_of(Config(learn="probes", data=DataConfig(views=1)), 16000) == (1, 0)
+
+
+def test_a_run_encodes_and_asks_no_more_views_than_its_photographs_may_have(config, dataset, small_black_box, tmp_path):
+    few = dataclasses.replace(config, probe=ProbeConfig(texts=30, most_views=2 * IMAGES))
+    ledger = _train(small_black_box, dataset, few, tmp_path / "x").result.ledger
+    assert ledger.images_encoded == 3 * IMAGES + 6 + 12
+    assert ledger.probe_predictions == 10 * 3 * IMAGES
 
 
 # Texts alone

@@ -7,7 +7,6 @@ bound is the head in closed form on the features that a black box does not give 
 held-out photographs. Writes benchmarks/results/search_bounds.md. A quarter of an hour on two cores.
 """
 
-import dataclasses
 import functools
 import math
 import statistics
@@ -21,11 +20,9 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from benchmarks.search import study, tasks
+from benchmarks.search import draws, study, tasks
 from craft_jax import blackbox, config
-from craft_jax.blackbox import Metered
-from craft_jax.data import FewShotSet, hold_out
-from craft_jax.encoding import Encoder
+from craft_jax.data import FewShotSet
 from craft_jax.method import stacked
 
 TABLE = Path(__file__).parent.parent / "results" / "search_bounds.md"
@@ -87,23 +84,18 @@ def _pixels(images: list[Any]) -> Float[np.ndarray, "N side side 3"]:
     return np.stack([np.asarray(image, np.float32) / 255 for image in opened])
 
 
-def bound(few: FewShotSet, settings: config.Config) -> float:
-    """Test accuracy in percent of the head in closed form on true features: the study's views, and held-out images."""
-    box: Any = blackbox.from_settings(settings.black_box, few.class_names)
-    kept, held_out = hold_out(few, settings.held_out, settings.seed)
-    encoder = Encoder(Metered(box, budget=None))
-    views = encoder.fixed_views(
-        [item.image for item in kept.train], views=max(1, settings.data.views), pieces=0, seed=settings.seed
-    )
-    others = [encoder.centre_crops([item.image for item in items]) for items in (held_out, few.test) if items]
-    labels = [np.array([item.label for item in items]) for items in (kept.train, held_out, few.test)]
+def bound(few: FewShotSet, seed: int) -> float:
+    """Test accuracy in percent of the closed-form head on true features, by the default's views and held-out images."""
+    views = config.Config().data.views
+    draw = draws.encode(few, seed, views)
+    box, (train, labels), held_out = draw.black_box, draw.train, draw.held_out
     classes = len(few.class_names)
     of = functools.reduce(
-        stacked.add, (stacked.statistics(_answers(box, view), labels[0], classes) for view in np.asarray(views))
+        stacked.add, (stacked.statistics(_answers(box, view), labels, classes) for view in np.asarray(train))
     )
-    own = (_answers(box, others[0]), labels[1]) if held_out else ()
-    head = stacked.fit(of, len(labels[0]) / classes, *own)
-    return 100 * float(np.mean(np.argmax(stacked.apply(head, _answers(box, others[-1])), axis=1) == labels[2]))
+    own = () if held_out.handle is None else (_answers(box, held_out.handle), held_out.labels)
+    head = stacked.fit(of, len(labels) / classes, *own)
+    return draws.accuracy(stacked.apply(head, _answers(box, draw.test.handle)), draw.test)
 
 
 def _answers(box: Any, handle: Any) -> Float[np.ndarray, "N T"]:
@@ -121,8 +113,7 @@ def main() -> None:
         for shots in study.SHOTS:
             for seed in study.SEEDS:
                 few = tasks.draw(task, shots, seed)
-                settings = dataclasses.replace(config.Config(), data=tasks.settings(task, shots), seed=seed)
-                found.setdefault((task, shots), []).append((floor(few, seed), bound(few, settings)))
+                found.setdefault((task, shots), []).append((floor(few, seed), bound(few, seed)))
                 print(task, shots, seed, *(f"{value:.1f}" for value in found[task, shots][-1]), flush=True)
                 jax.clear_caches()
     header = ["", *(f"{task}, {shots} shots" for task, shots in found), "mean"]

@@ -8,6 +8,7 @@ from craft_jax.config import identity, packaged
 from craft_jax.config.api import FORMS, MOST_MARKS, SHAPES_ANSWERS, ApiConfig, check_api
 from craft_jax.config.language import ASKS_CHAT, TEXTS_ALONE, ChatConfig, LanguageConfig, check_language
 from craft_jax.config.mappings import flat_settings, from_config_dict, to_config_dict
+from craft_jax.config.probes import DeployConfig, ProbeConfig
 from craft_jax.config.published import PUBLISHED, SHIFTS, query_budget
 from craft_jax.config.settings import (
     BUNDLED,
@@ -17,8 +18,6 @@ from craft_jax.config.settings import (
     Config,
     ConsistencyConfig,
     DataConfig,
-    DeployConfig,
-    ProbeConfig,
     PromptConfig,
     RefinementConfig,
     RunConfig,

@@ -22,10 +22,12 @@ PLACES = frozenset({"data.root", "data.images", "data.split", "black_box.model"}
 _LANGUAGE = ("language.", "chat.")  # have a part where learn=texts, and nowhere else
 _CHAT = ("chat.model", "chat.calls", "chat.reply_tokens")
 _BEFORE_PROBES = {"probe.texts": 0, "deploy.prompts_per_image": 0}
+_MOST_VIEWS = "probe.most_views"  # has a part where texts are asked
 _CHUNK_PAIRS = "run.chunk_pairs"  # sums in other groups round otherwise
 _OF_ANSWERS = frozenset(f"api.{name}" for name in SHAPES_ANSWERS)
 _BEFORE = {  # what runs of older versions did not write
     **_BEFORE_PROBES,
+    _MOST_VIEWS: 0,
     _CHUNK_PAIRS: RunConfig().chunk_pairs,
     "black_box.api": BlackBoxConfig().api,
     **{f"api.{name}": getattr(ApiConfig(), name) for name in SHAPES_ANSWERS},
@@ -43,6 +45,7 @@ def learnt_by(config: Config) -> dict[str, Any]:
     """The settings that decide what a run learns, by full name: all but those of how it is carried out."""
     flat = flat_settings(dataclasses.asdict(config))
     left_out = () if config.learn == "texts" else _LANGUAGE
+    left_out = left_out if config.probe.texts else (*left_out, _MOST_VIEWS)
     return {name: value for name, value in flat.items() if is_learnt_by(name) and not name.startswith(left_out)}
 
 

@@ -9,6 +9,7 @@ import dataclasses
 from craft_jax.config.api import FORMS, ApiConfig, check_api
 from craft_jax.config.checks import check_budget, check_search
 from craft_jax.config.language import TEXTS_ALONE, ChatConfig, LanguageConfig
+from craft_jax.config.probes import DeployConfig, ProbeConfig
 from craft_jax.config.validation import (
     CLIP,
     NOT_NEGATIVE,
@@ -50,7 +51,8 @@ class DataConfig:
       shots: training photographs a class, drawn as CoOp draws them.
       with_replacement: draw with replacement, as CoOp does, from a class with fewer photographs than shots.
       views: of each training photograph, encoded once: random crops, but where texts are asked (`probe`) the centre
-        crop first and its mirror image second; 0 uses the centre crop alone.
+        crop first and its mirror image second, and of many photographs there are fewer (`probe.most_views`); 0 uses
+        the centre crop alone.
     """
 
     source: str = setting("coop", one_of("coop", "fgvc", "imagenet", "folder", "csv", "tfds"))
@@ -84,31 +86,6 @@ class BlackBoxConfig:
     api: str = setting("", one_of("", *FORMS))
     template: str = setting("a photo of a {}.", TEMPLATE)
     dtype: str = setting("float32", one_of("float32", "bfloat16"))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
-    """What is asked once, before the search, and answered by a head in closed form (`method.stacked`).
-
-    Attributes:
-      texts: captions asked at most, the class names among them, each counted as 1 / C of a prompt. A local black box is
-        asked until they are twice as many as the independent numbers that come back; a remote one for all, at once,
-        since a request takes many. 0 asks none.
-    """
-
-    texts: int = setting(512, at_least(0))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DeployConfig:
-    """What an image may cost that is labelled later.
-
-    Attributes:
-      prompts_per_image: prompts to ask about it at most: 1 deploys a soft prompt and its refinement, more the probes
-        and their head where they fit in (C captions are a prompt); 0 sets no limit.
-    """
-
-    prompts_per_image: int = setting(0, at_least(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def fit(
       held_out: answers to the same texts about N images that were not trained on.
       labels: theirs.
     """
-    heads = _grid(of, shots)
+    heads = grid(of, shots)
     deviations = {key: _deviation(of, head) for key, head in heads.items()}
     shares = _shares(heads, held_out, labels)
     shares = {key: share / deviations[key] for key, share in shares.items()}
@@ -101,6 +101,20 @@ def fit(
             for leaves in zip(*heads.values(), strict=True)
         )
     )
+
+
+def grid(of: Statistics, shots: float) -> dict[tuple[float, float], StackedHead]:
+    """The heads that `fit` weighs, by shrinkage in mean variances and multiple of the rule's weight."""
+    classes = len(of.counts)
+    plain = StackedHead(np.zeros((len(of.scatter), classes)), np.zeros(classes))
+    spread = _deviation(of, plain)
+    heads = {}
+    for shrinkage, head in zip(SHRINKAGES, discriminants(of, SHRINKAGES), strict=True):
+        own = _deviation(of, head, residual=False)
+        for weight in _WEIGHTS:
+            alpha = weight * _RULE_WEIGHT * shots**0.25 * spread / own if own > 0 else 0.0
+            heads[shrinkage, weight] = StackedHead(alpha * head.weights, alpha * head.bias)
+    return heads
 
 
 def _shares(
@@ -130,20 +144,6 @@ def _best_loss(logits: Float[np.ndarray, "N C"], labels: Int[np.ndarray, " N"]) 
     logits = centred(logits)  # a constant an image, which softmax removes, must not change the scale
     scale = logits.std() or 1.0
     return min(loss(temperature * logits / scale) for temperature in _TEMPERATURES)
-
-
-def _grid(of: Statistics, shots: float) -> dict[tuple[float, float], StackedHead]:
-    """Heads by shrinkage and multiple of the rule's weight."""
-    classes = len(of.counts)
-    plain = StackedHead(np.zeros((len(of.scatter), classes)), np.zeros(classes))
-    spread = _deviation(of, plain)
-    heads = {}
-    for shrinkage, head in zip(SHRINKAGES, discriminants(of, SHRINKAGES), strict=True):
-        own = _deviation(of, head, residual=False)
-        for weight in _WEIGHTS:
-            alpha = weight * _RULE_WEIGHT * shots**0.25 * spread / own if own > 0 else 0.0
-            heads[shrinkage, weight] = StackedHead(alpha * head.weights, alpha * head.bias)
-    return heads
 
 
 def discriminants(of: Statistics, shrinkages: Sequence[float], whitening: float = _WHITENING) -> list[StackedHead]:

@@ -47,6 +47,7 @@ from craft_jax.training.probing import Probed
 _SHARE_OF_MEMORY = 4  # encoded images that would fill more than a quarter of a device are split
 _BETWEEN = "\0"  # texts that go from host to host
 _PIECES = 8  # of each training photograph, for the prompt to be fitted on
+_LEAST_VIEWS = 2  # of each, however many there are: it and its mirror image
 
 
 class Run(NamedTuple):
@@ -122,7 +123,7 @@ def assemble(
     dataset, held_out = hold_out(dataset, config.held_out, config.seed)
     train, choices, test = ([item.image for item in part] for part in (dataset.train, held_out, dataset.test))
     encoder = Encoder(metered, cache, spread, stream if hosts.is_first() else None, [*train, *choices, *test])
-    shown, pieces = views_of(config)
+    shown, pieces = views_of(config, len(train))
     if config.probe.texts:
         views = encoder.fixed_views(train, views=shown, pieces=pieces, seed=config.seed)
     else:
@@ -178,9 +179,16 @@ def assemble(
     )
 
 
-def views_of(config: Config) -> tuple[int, int]:
-    """How many views of a training image show its class, and how many pieces of it are asked beside them."""
-    return max(config.data.views, 1), _PIECES if config.probe.texts and from_settings.fits_whole_answers(config) else 0
+def views_of(config: Config, images: int) -> tuple[int, int]:
+    """How many views of each training image show its class, and how many pieces of it are asked beside them."""
+    views = max(config.data.views, 1)
+    if not config.probe.texts:
+        return views, 0
+    pieces = _PIECES if from_settings.fits_whole_answers(config) else 0
+    if config.probe.most_views:
+        each = config.probe.most_views // 2 // images
+        views, pieces = min(views, max(each, _LEAST_VIEWS)), min(pieces, max(each, 1))
+    return views, pieces
 
 
 def steps_after(config: Config, texts: int) -> int:

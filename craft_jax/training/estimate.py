@@ -29,7 +29,7 @@ def estimate(black_box: BlackBox, dataset: FewShotSet, config: Config) -> list[s
     """
     assembly.check_takes(black_box, config)
     kept, held_out = hold_out(dataset, config.held_out, config.seed)
-    views, pieces = assembly.views_of(config)
+    views, pieces = assembly.views_of(config, len(kept.train))
     images = len(kept.train) * (views + pieces) + len(held_out) + len(kept.test)
     times = f" x {views + pieces}" if views + pieces > 1 else ""
     counted = (

@@ -36,14 +36,16 @@ TOKENIZER = {
 }  # fmt: skip
 
 
-def weights(seed=0):
+def weights(seed=0, config=None):
     """By PyTorch's names, so drawn that activations keep their size and an error anywhere shows at the end."""
     import transformers
 
     from craft_jax.blackbox.loaders import parameters
 
     rng = np.random.default_rng(seed)
-    config = transformers.SiglipConfig(text_config=CONFIG["text_config"], vision_config=CONFIG["vision_config"])
+    config = config or transformers.SiglipConfig(
+        text_config=CONFIG["text_config"], vision_config=CONFIG["vision_config"]
+    )
 
     def draw(name, shape):
         if name == "logit_scale":

@@ -1,7 +1,7 @@
 """A local CLIP or SigLIP behind the interface: an opaque, jit-able black box, whatever its two towers came from.
 
-A loader (`flax_clip`, `siglip`, `open_clip`) reads the files into `ClipParts`; `assemble` puts them behind the interface.
-Predictions are the model's own logits: its logit scale times the cosine of image and text features, and SigLIP's bias.
+A loader (`flax_clip`, `siglip`, `open_clip`) reads files into `ClipParts`; `assemble` puts them behind the interface.
+Predictions are the model's own logits: its logit scale times the cosine of image and text features, plus SigLIP's bias.
 """
 
 import hashlib

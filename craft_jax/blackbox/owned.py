@@ -1,4 +1,4 @@
-"""A local CLIP or SigLIP from its owner's side, for whoever serves it: features pass the interface here, and for nobody else.
+"""A local CLIP or SigLIP from its owner's side, for whoever serves it: features pass here, and for nobody else.
 
 What is asked changes from request to request, so texts are encoded in groups of one length, in a few sizes, and classes
 are arranged without reading the model again.
@@ -23,7 +23,7 @@ _MOST_PROGRAMS = 200  # compiled ones kept, which bounds memory against requests
 
 
 class TextFeature(NamedTuple):
-    """A text's normalised feature, [p], and how many tokens it has: SOS, EOS and what the model pads it with among them."""
+    """A text's normalised feature, [p], and how many tokens the model reads, with SOS and EOS or padding."""
 
     feature: Float[np.ndarray, " p"]
     tokens: int

@@ -81,9 +81,7 @@ class TextDoor:
       positions: the embedding of every position, [context length, d].
     """
 
-    def __init__(
-        self, tokenization: Tokenization, tokens: Float[Array, "V d"], positions: Float[Array, "L d"]
-    ) -> None:
+    def __init__(self, tokenization: Tokenization, tokens: Float[Array, "V d"], positions: Float[Array, "L d"]) -> None:
         self._tokenization = tokenization
         # Kept on the host: a black box is copied to every device, and its compiled programs need none of this.
         self._tokens, self._positions = np.asarray(tokens), np.asarray(positions)

@@ -1,4 +1,4 @@
-"""What lies at a model's name, before anything of it is loaded: a model's files, or one line that says what is there."""
+"""What lies at a model's name, before anything of it is loaded: its files, or one line that says what is there."""
 
 import contextlib
 import json

@@ -46,9 +46,7 @@ class SiglipTextSettings(NamedTuple):
 
         return Tokenization(caption, tokenizer.words, first=0)
 
-    def tower(
-        self, params: Params, captions: list[list[int]], n_ctx: int, dtype: str
-    ) -> siglip_text.SiglipTextTower:
+    def tower(self, params: Params, captions: list[list[int]], n_ctx: int, dtype: str) -> siglip_text.SiglipTextTower:
         """Of SiglipModel's parameters."""
         tower = siglip_text.build(
             params, heads=self.heads, epsilon=self.epsilon, activation=self.activation, dtype=dtype

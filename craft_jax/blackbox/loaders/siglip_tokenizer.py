@@ -37,12 +37,13 @@ class SiglipTokenizer:
 
     def words(self, text: str) -> list[int]:
         """The tokens of a text's words; raises UserError where the model has no such token."""
-        text = text.lower() if self._punctuation else _canonical(text)
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if max([*ids, self.end, self.padding]) >= self._vocabulary:
+        prepared = text.lower() if self._punctuation else _canonical(text)
+        ids: list[int] = self._tokenizer(prepared, add_special_tokens=False, verbose=False)["input_ids"]
+        highest = max([*ids, self.end, self.padding])
+        if highest >= self._vocabulary:
             raise UserError(
-                f"the tokenizer gives {max([*ids, self.end, self.padding])} for {text!r}, and the model has "
-                f"{self._vocabulary} tokens; bring the tokenizer that belongs to the model"
+                f"the tokenizer gives {highest} for {text!r}, and the model has {self._vocabulary} tokens; bring the "
+                "tokenizer that belongs to the model"
             )
         return ids
 

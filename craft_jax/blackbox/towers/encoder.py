@@ -123,7 +123,7 @@ def attend(query: Float[Array, "N l H e"], key: Float[Array, "N L H e"], value: 
 
 
 def patches(pixels: Float[Array, "N size size 3"], side: int) -> Float[Array, "N L values"]:
-    """The square patches of images, row after row, each `side * side * 3` values; what is left over at the edges goes."""
+    """Square patches, row after row, each of `side * side * 3` values; what is left over at the edges is left out."""
     images, grid = pixels.shape[0], pixels.shape[1] // side
     whole = pixels[:, : grid * side, : grid * side]
     cut = whole.reshape(images, grid, side, grid, side * 3)

@@ -1,6 +1,6 @@
 """SigLIP's vision transformer, which pools by attention: every patch is looked at by one learnt probe.
 
-The probe is the same for every image, so that its query is computed once. Shapes: N images, L patches, d width, H heads.
+The probe is the same for every image, so its query is computed once. Shapes: N images, L patches, d width, H heads.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ The owner's side of the interface. Texts are data that change from call to call,
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ _SIZES = (1024, 128, 16)  # texts of one length encoded in one call: few, since 
 _KEPT = 4  # lists of texts whose features are kept: those of a run's probes, asked about many chunks of images
 
 
+@runtime_checkable
 class TextTower(Protocol):
     """A text encoder that is arranged for C captions which begin with a soft prompt; a pytree."""
 
@@ -37,8 +38,8 @@ class TextTower(Protocol):
 
     def arranged(
         self,
-        tokens: Float[np.ndarray, "V d"],
-        positions: Float[np.ndarray, "L d"],
+        tokens: Float[Array | np.ndarray, "V d"],
+        positions: Float[Array | np.ndarray, "L d"],
         captions: Sequence[Sequence[int]],
         n_ctx: int,
     ) -> "TextTower":

@@ -60,8 +60,8 @@ class SiglipTextTower(struct.PyTreeNode):
 
     def arranged(
         self,
-        tokens: Float[np.ndarray, "V d"],
-        positions: Float[np.ndarray, "L d"],
+        tokens: Float[Array | np.ndarray, "V d"],
+        positions: Float[Array | np.ndarray, "L d"],
         captions: Sequence[Sequence[int]],
         n_ctx: int,
     ) -> "SiglipTextTower":
@@ -73,6 +73,7 @@ class SiglipTextTower(struct.PyTreeNode):
           captions: token ids of each class, L of them.
           n_ctx: how many of the first a soft prompt takes the place of.
         """
+        tokens, positions = np.asarray(tokens), np.asarray(positions)
         suffixes = np.array([caption[n_ctx:] for caption in captions])
         return self.replace(
             suffix=jnp.asarray(tokens[suffixes] + positions[None, n_ctx:]).astype(self.dtype),

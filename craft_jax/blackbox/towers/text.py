@@ -128,8 +128,8 @@ class TextTower(struct.PyTreeNode):
 
     def arranged(
         self,
-        tokens: Float[np.ndarray, "V d"],
-        positions: Float[np.ndarray, "L d"],
+        tokens: Float[Array | np.ndarray, "V d"],
+        positions: Float[Array | np.ndarray, "L d"],
         captions: Sequence[Sequence[int]],
         n_ctx: int,
     ) -> "TextTower":

@@ -349,7 +349,7 @@ def test_what_is_exported_answers_as_predict_does(run, tmp_path):
     command.main(["craft-jax export", f"--checkpoint={workdir}", str(tmp_path / "model.npz")])
     stored = np.load(tmp_path / "model.npz", allow_pickle=False)
     squares = np.stack([np.asarray(pixels.centre_crop(image.open(), box.image_size, box.resizing)) for image in images])
-    features = jax.jit(blackbox.features_of(box).image_features)(np.float32(squares) / 255)
+    features = np.asarray(jax.jit(blackbox.features_of(box).image_features)(np.float32(squares) / 255))
 
     logits = stored["scale"] * features @ stored["weights"].T + stored["bias"]
     np.testing.assert_allclose(

@@ -313,6 +313,11 @@ def test_a_caption_that_is_too_long_is_one_line(black_box, handle):
         black_box.predict_texts([f"{longest} dog"], handle)
 
 
+def test_a_template_that_the_model_reads_nothing_in_is_one_line(siglip):
+    with pytest.raises(UserError, match="the model reads no token in '-- !' before"):
+        craft_jax.load_black_box(str(siglip), NAMES, "-- ! {}")
+
+
 @pytest.fixture(scope="module")
 def run(siglip, small_data, tmp_path_factory):
     """A short run of the default recipe, texts first."""

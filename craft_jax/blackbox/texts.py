@@ -177,7 +177,10 @@ def captions_of(tokenization: Tokenization, class_names: Sequence[str], template
       UserError: where one does not fit, or the template's words run into a class name.
     """
     ids = [tokenization.caption(template.replace("{}", name)) for name in class_names]
-    start = tokenization.words(template.split("{}")[0].rstrip())
+    words = template.split("{}")[0].rstrip()
+    start = tokenization.words(words)
+    if words and len(start) == tokenization.first:
+        raise UserError(f"black_box.template: the model reads no token in {words!r} before {{}}; put words there")
     for name, caption in zip(class_names, ids, strict=True):
         if caption[: len(start)] != start:
             raise UserError(f"black_box.template: the words before {{}} run into class name {name!r}; add a space")

@@ -83,4 +83,5 @@ def read(folder: Path, vocabulary: int) -> SiglipTokenizer:
 def _canonical(text: str) -> str:
     """Lower case, no punctuation, single spaces; with the mark at the first word that SiglipTokenizer sets itself."""
     marked = _WORD_START + text.lower().replace(_WORD_START, " ")
-    return re.sub(r"\s+", " ", marked.translate(_NO_PUNCTUATION)).strip()
+    prepared = re.sub(r"\s+", " ", marked.translate(_NO_PUNCTUATION)).strip()
+    return "" if prepared == _WORD_START else prepared

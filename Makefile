@@ -6,7 +6,7 @@ TWO_AT_A_TIME = -n 2 --dist loadfile
 
 # Run once more with every annotated shape checked, and ranks not promoted (tests/shapes.py).
 SHAPES = $(addprefix tests/test_,mathematics.py estimators.py gauss_newton.py stacked.py text_tower.py vit.py probing.py texts.py \
-	scores.py encoding.py clients.py)
+	scores.py encoding.py clients.py siglip.py)
 
 .PHONY: demo test test-slow test-torch test-oldest test-newest bench bench-gpu wheels docs clean
 
@@ -23,10 +23,10 @@ test-slow: $(VENV)/.installed-test
 	$(RUN) -m pytest -m slow $(TWO_AT_A_TIME)
 	CRAFT_JAX_SHAPES=1 $(RUN) -m pytest $(TWO_AT_A_TIME) $(SHAPES)
 
-# Parity with PyTorch, for which it takes the version that the checks were made with.
+# Parity with PyTorch, for which it takes the version that the checks were made with; and with SigLIP's public tokenizer.
 test-torch: $(VENV)/.installed-test
-	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(RUN) -m pytest tests/test_resnet.py tests/test_convert_openai.py
+	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0 'sentencepiece>=0.2,<0.3' 'protobuf>=4'
+	$(RUN) -m pytest tests/test_resnet.py tests/test_convert_openai.py tests/test_siglip.py
 
 # The default tests, or some, on the lowest versions that setup.cfg admits; and on Python 3.13, or 3.12, where one is at hand,
 # with the newest versions, each time anew, and transformers 5, which the tests' own extra holds back.

@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 from benchmarks.caltech_names import NAMES
 from craft_jax.blackbox.clip import ClipBlackBox
 from craft_jax.blackbox.loaders import flax_clip
-from craft_jax.blackbox.texts import TextDoor
+from craft_jax.blackbox.texts import TextDoor, Tokenization
 from craft_jax.blackbox.towers import text as text_tower
 from craft_jax.blackbox.towers import vit
 
@@ -91,13 +91,18 @@ def black_box(clip: Any, text: Any, classes: int, image: Any = None, dtype: str 
         _image_features=vit.features,
         _image_size=224,
         _texts=TextDoor(
-            lambda caption: captions(classes)[int(caption)],
+            numbered(captions(classes)),
             text["text_model"]["embeddings"]["token_embedding"]["embedding"],
             text["text_model"]["embeddings"]["position_embedding"]["embedding"],
         ),
         _class_names=tuple(map(str, range(classes))),
         _identity=(("model", "random"), ("fingerprint", "random"), ("dtype", dtype)),
     )
+
+
+def numbered(ids: list[list[int]]) -> Tokenization:
+    """Captions that are asked for by their numbers."""
+    return Tokenization(lambda caption: ids[int(caption)], words=lambda caption: ids[int(caption)][:-1], first=1)
 
 
 def words(text: Any) -> Array:

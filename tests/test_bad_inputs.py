@@ -665,12 +665,19 @@ MODELS = [
         "a list as config.json", _model(_put("config.json", b"[]")), Refused("config.json: holds no object of settings")
     ),
     Input(
-        "BERT", _model(_json("config.json", model_type="bert")), Refused("is a model of type bert, and only type clip")
+        "BERT",
+        _model(_json("config.json", model_type="bert")),
+        Refused("is a model of type bert, and only types clip and siglip"),
     ),
     Input(
-        "SigLIP",
+        "a CLIP that is called a SigLIP",
         _model(_json("config.json", model_type="siglip")),
-        Refused("is a model of type siglip, and only type clip"),
+        Refused("text_config.projection_size=.* must be vision_config.hidden_size="),
+    ),
+    Input(
+        "SigLIP 2 of any image size",
+        _model(_json("config.json", model_type="siglip2")),
+        Refused("is a SigLIP 2 of the kind NaFlex"),
     ),
     Input(
         "no weights", _model(_gone("model.safetensors")), Refused("no weights; it must hold one of model.safetensors")

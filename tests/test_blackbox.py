@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from craft_jax import blackbox, data
-from craft_jax.blackbox import BudgetExceeded, GradientRefused, Ledger, Meter, clip
+from craft_jax.blackbox import BudgetExceeded, GradientRefused, Ledger, Meter
 from craft_jax.blackbox.loaders import flax_clip
 from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
 from craft_jax.config import DataConfig
@@ -81,7 +81,7 @@ def _random_clip(vocabulary=600, **text_changes):
 def _towers_and_public_features(model, captions, n_ctx):
     """Features of token captions by the text tower and by the public class, the words as the prompt."""
     config = model.config.text_config
-    tower = clip.arrange_text(model.params, flax_clip.text_settings(config), captions, n_ctx, "float32")
+    tower = flax_clip.text_settings(config).tower(model.params, captions, n_ctx, "float32")
     words = model.params["text_model"]["embeddings"]["token_embedding"]["embedding"][
         np.array(captions[0][1 : n_ctx + 1])
     ]

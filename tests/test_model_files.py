@@ -150,11 +150,11 @@ def test_a_preparation_that_cannot_be_followed_is_refused_by_name(entry, value):
         preprocessing.read(settings, 32, "clip")
 
 
-@pytest.mark.parametrize("kind", ["bert", "siglip", "chinese_clip"])
+@pytest.mark.parametrize("kind", ["bert", "blip", "vit", "chinese_clip"])
 def test_a_model_of_another_type_is_refused_by_its_type(folder, kind):
     _change(folder / "config.json", model_type=kind)
 
-    with pytest.raises(UserError, match=f"is a model of type {kind}, and only type clip is read here"):
+    with pytest.raises(UserError, match=f"is a model of type {kind}, and only types clip and siglip are read here"):
         craft_jax.load_black_box(str(folder), NAMES)
 
 

@@ -53,7 +53,8 @@ def _random_params(config):
         )
         return values + (name.endswith("scale"))
 
-    return parameters.tree({name: draw(name, shape) for name, shape in parameters.shapes(config).items()}, config)
+    expected = parameters.shapes(config)
+    return parameters.tree({name: draw(name, shape) for name, shape in expected.items()}, expected)
 
 
 def _assert_features_equal_the_public_class(config, images=3, atol=1e-5):

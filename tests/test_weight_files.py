@@ -166,7 +166,7 @@ def test_weights_of_half_precision_are_computed_with_in_float32(form, dtype, fol
     black_box = craft_jax.load_black_box(str(folder), NAMES)
     scale = np.asarray(half["logit_scale"], np.float32)
     assert black_box._logit_scale == scale
-    assert black_box._image_params.layers.qkv_kernel.dtype == np.float32
+    assert black_box._image_params.encoder.layers.qkv_kernel.dtype == np.float32
 
 
 def test_position_numbers_and_heads_of_other_tasks_are_left_aside(folder, weights, small_black_box):

@@ -118,7 +118,7 @@ def black_box(size: Size, params: Any, classes: int, dtype: str = "float32", pre
         _image_features=lambda params, pixels: pixels,
         _image_size=size.side,
         _texts=TextDoor(
-            lambda caption: captions[int(caption)],
+            sizes.numbered(captions),
             embeddings["token_embedding"]["embedding"],
             embeddings["position_embedding"]["embedding"],
         ),

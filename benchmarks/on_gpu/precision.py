@@ -78,10 +78,11 @@ def _exact(class_names: tuple[str, ...], prompts: Answers, images: np.ndarray, l
     tokens = params["text_model"]["embeddings"]["token_embedding"]["embedding"]
     captions = [parts.tokenizer(f"a photo of a {name}.")["input_ids"] for name in class_names]
     x = np.linspace(-4, 4, 9)
-    quick = np.allclose(np.asarray(parts.text.activation(jnp.asarray(x))), reference.quick_gelu(x), atol=1e-5)
+    encoder: Any = parts.text
+    quick = np.allclose(np.asarray(encoder.activation(jnp.asarray(x))), reference.quick_gelu(x), atol=1e-5)
     if not quick:
         raise ValueError("the bundled model's activation is not quick_gelu; compare with its own")
-    encode = functools.partial(reference.text_features, params, heads=parts.text.heads, epsilon=parts.text.epsilon)
+    encode = functools.partial(reference.text_features, params, heads=encoder.heads, epsilon=encoder.epsilon)
 
     def differences(asked: np.ndarray) -> np.ndarray:
         n_ctx = asked.shape[1]

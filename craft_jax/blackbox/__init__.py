@@ -1,4 +1,4 @@
-"""The model that may only be queried: its interface, a local CLIP and remote ones behind it, the meter before it.
+"""The model that may only be queried: its interface, local and remote ones behind it, the meter before it.
 
 A run has it as `Metered`, which alone asks, and books first in its `Meter`. `loaders/` read weights, `towers/` compute
 features, `apis/` ask over HTTP. Only this room imports transformers.

@@ -1,14 +1,13 @@
-"""A local CLIP behind the interface: an opaque, jit-able black box, whatever files its two towers came from.
+"""A local CLIP or SigLIP behind the interface: an opaque, jit-able black box, whatever its two towers came from.
 
-A loader (`flax_clip`, `open_clip`) reads the files into `ClipParts`; `assemble` puts them behind the interface.
-Predictions are the model's own logits: its logit scale times the cosine of image and text features.
+A loader (`flax_clip`, `siglip`, `open_clip`) reads files into `ClipParts`; `assemble` puts them behind the interface.
+Predictions are the model's own logits: its logit scale times the cosine of image and text features, plus SigLIP's bias.
 """
 
-import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from flax import struct
 from jaxtyping import Array, Float, UInt8
 
 from craft_jax.blackbox.interface import SOFT_PROMPTS, TEXTS, Description, Handle, opaque
-from craft_jax.blackbox.texts import TextDoor, captions_of
+from craft_jax.blackbox.texts import TextDoor, TextTower, Tokenization, captions_of, check_length
 from craft_jax.blackbox.towers import text
 from craft_jax.blackbox.towers.blocks import Params
 from craft_jax.config import BUNDLED
@@ -26,8 +25,18 @@ from craft_jax.errors import UserError
 from craft_jax.precision import AUTO, products
 
 
+class TextEncoder(Protocol):
+    """A kind of text encoder: how it reads captions, and how its parameters are arranged for them."""
+
+    def tokenization(self, tokenizer: Any) -> Tokenization:
+        """How captions become tokens, by the model's tokenizer."""
+
+    def tower(self, params: Params, captions: list[list[int]], n_ctx: int, dtype: str) -> TextTower:
+        """The tower for captions that are token ids, of which a soft prompt takes the place of `n_ctx`."""
+
+
 class TextSettings(NamedTuple):
-    """What the text encoder's parameters do not say.
+    """CLIP's text encoder: what its parameters do not say.
 
     Attributes:
       heads: attention heads.
@@ -43,18 +52,40 @@ class TextSettings(NamedTuple):
     context_length: int
     eos_token: int | None
 
+    def tokenization(self, tokenizer: Any) -> Tokenization:
+        """From a tokenizer that gives `input_ids` with SOS and EOS."""
+
+        def caption(text: str) -> list[int]:
+            return _up_to_the_pooled(self, tokenizer, text)
+
+        return Tokenization(caption, words=lambda text: caption(text)[:-1], first=1)
+
+    def tower(self, params: Params, captions: list[list[int]], n_ctx: int, dtype: str) -> text.TextTower:
+        """Of FlaxCLIPModel's parameters, for captions from SOS to the position that is pooled."""
+        return text.build(
+            params,
+            suffixes=[caption[n_ctx + 1 :] for caption in captions],
+            sos_token=captions[0][0],
+            n_ctx=n_ctx,
+            heads=self.heads,
+            epsilon=self.epsilon,
+            activation=self.activation,
+            dtype=dtype,
+        )
+
 
 class ClipParts(NamedTuple):
-    """A CLIP as a loader reads it.
+    """A CLIP or SigLIP as a loader reads it.
 
     Attributes:
       image_features: from (image_params, normalised pixels [N, size, size, 3]) to features [N, p], not normalised.
       image_params: of the image tower and its projection, float32.
-      text_params: FlaxCLIPModel's `text_model`, `text_projection` and `logit_scale`, float32.
+      text_params: FlaxCLIPModel's `text_model`, `text_projection` and `logit_scale`; or SigLIP's `text_model`,
+        `logit_scale` and `logit_bias`; float32.
       text: the rest of the text encoder.
       pixel_mean, pixel_std: of each RGB channel, for values between 0 and 1.
       image_size: side of the square images.
-      tokenizer: from a caption to `input_ids` with SOS and EOS.
+      tokenizer: as the text encoder's `tokenization` takes it.
       weights: all parameters as the files hold them, for the fingerprint.
       resizing: how photographs are resized before the squares are cut out of them.
     """
@@ -62,7 +93,7 @@ class ClipParts(NamedTuple):
     image_features: Callable[[Any, Array], Array]
     image_params: Any
     text_params: Any
-    text: TextSettings
+    text: TextEncoder
     pixel_mean: Sequence[float]
     pixel_std: Sequence[float]
     image_size: int
@@ -72,7 +103,7 @@ class ClipParts(NamedTuple):
 
 
 class ClipBlackBox(Description):
-    """A CLIP that answers queries; see `interface.BlackBox` for its interface. Build it with `blackbox.load`.
+    """A CLIP or SigLIP that answers queries; see `interface.BlackBox` for its interface. Build it with `blackbox.load`.
 
     Its identity is model name, template, dtype and a fingerprint of parameters and preprocessing; its initial prompt
     the embedded words of the template before the class name.
@@ -80,7 +111,7 @@ class ClipBlackBox(Description):
     Every other attribute is the owner's side of the interface and no business of the caller's.
     """
 
-    _text: text.TextTower
+    _text: TextTower
     _image_params: Any
     _logit_scale: Array
     _pixel_mean: Array
@@ -88,6 +119,7 @@ class ClipBlackBox(Description):
     _image_features: Callable[[Any, Array], Array] = struct.field(pytree_node=False)
     _texts: TextDoor = struct.field(pytree_node=False)
     _precision: str = struct.field(pytree_node=False, default=AUTO)
+    _logit_bias: Array | None = None  # of SigLIP, which scores each pair of image and text by itself
 
     @property
     def takes(self) -> frozenset[str]:
@@ -110,7 +142,7 @@ class ClipBlackBox(Description):
         Raises:
           UserError: where there are no texts, or one has more tokens than the model takes.
         """
-        return _compare(self._logit_scale, self._texts.features(self._text, texts), handle)
+        return _compare(self, self._texts.features(self._text, texts), handle)
 
     def predict_for_study(self, prompts: Array, handle: Handle) -> Float[Array, "K N C"]:
         """`predict` with the door open: the same logits, but a gradient goes through. No API offers this."""
@@ -131,7 +163,12 @@ def _logits(black_box: ClipBlackBox, prompts: Array, handle: Handle) -> Array:
     with products(black_box._precision, black_box._text.dtype):
         tower = black_box._text
         text = tower.features(prompts) if prompts.ndim == 3 else tower.class_features(prompts)
-        return jnp.exp(black_box._logit_scale) * jnp.einsum("np,kcp->knc", handle, text)
+        return _scaled(black_box, jnp.einsum("np,kcp->knc", handle, text))
+
+
+def _scaled(black_box: ClipBlackBox, cosines: Array) -> Array:
+    logits = jnp.exp(black_box._logit_scale) * cosines
+    return logits if black_box._logit_bias is None else logits + black_box._logit_bias
 
 
 @jax.jit
@@ -142,13 +179,13 @@ def _predict(black_box: ClipBlackBox, prompts: Array, handle: Handle) -> Array:
 
 @jax.jit
 @opaque
-def _compare(logit_scale: Array, text: Array, handle: Handle) -> Array:
+def _compare(black_box: ClipBlackBox, text: Array, handle: Handle) -> Array:
     with jax.default_matmul_precision("float32"):
-        return jnp.exp(logit_scale) * (handle @ text.T)
+        return _scaled(black_box, handle @ text.T)
 
 
 def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template: str, dtype: str) -> ClipBlackBox:
-    """Puts a CLIP behind the interface.
+    """Puts a CLIP or SigLIP behind the interface.
 
     Args:
       parts: as a loader read them.
@@ -160,24 +197,22 @@ def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template:
     Raises:
       UserError: where a caption does not fit, or the template's words run into a class name.
     """
-    tokenize = functools.partial(_tokenize, parts)
-    captions, n_ctx = captions_of(tokenize, class_names, template)
-    tokens = parts.text_params["text_model"]["embeddings"]["token_embedding"]["embedding"]
+    tokenization = parts.text.tokenization(parts.tokenizer)
+    captions = captions_of(tokenization, class_names, template)
+    embeddings = parts.text_params["text_model"]["embeddings"]
+    tokens = embeddings["token_embedding"]["embedding"]
     return ClipBlackBox(
-        _text=arrange_text(parts.text_params, parts.text, captions, n_ctx, dtype),
+        _text=parts.text.tower(parts.text_params, captions.ids, captions.n_ctx, dtype),
         _image_params=parts.image_params,
         _logit_scale=parts.text_params["logit_scale"],
-        _initial_prompt=tokens[np.array(captions[0][1 : n_ctx + 1])],
+        _logit_bias=parts.text_params.get("logit_bias"),
+        _initial_prompt=tokens[np.array(captions.prompt)],
         _pixel_mean=jnp.array(parts.pixel_mean, jnp.float32),
         _pixel_std=jnp.array(parts.pixel_std, jnp.float32),
         _image_features=parts.image_features,
         _image_size=parts.image_size,
         _resizing=parts.resizing,
-        _texts=TextDoor(
-            tokenize,
-            tokens,
-            parts.text_params["text_model"]["embeddings"]["position_embedding"]["embedding"],
-        ),
+        _texts=TextDoor(tokenization, tokens, embeddings["position_embedding"]["embedding"]),
         _class_names=tuple(class_names),
         _identity=(
             ("model", model if model == BUNDLED or not os.path.exists(model) else os.path.abspath(model)),
@@ -188,37 +223,18 @@ def assemble(parts: ClipParts, model: str, class_names: Sequence[str], template:
     )
 
 
-def _tokenize(parts: ClipParts, caption: str) -> list[int]:
-    """Token ids up to the position that the model pools at."""
-    ids = parts.tokenizer(caption, verbose=False)["input_ids"]  # we say ourselves where one is too long
-    if len(ids) > parts.text.context_length:
+def _up_to_the_pooled(settings: TextSettings, tokenizer: Any, caption: str) -> list[int]:
+    """Token ids up to the position that CLIP pools at."""
+    ids = tokenizer(caption, verbose=False)["input_ids"]  # we say ourselves where one is too long
+    check_length(caption, len(ids), settings.context_length)
+    eos = settings.eos_token
+    if eos is not None and eos not in ids:
         raise UserError(
-            f"the caption {caption!r} has {len(ids)} tokens and the model takes {parts.text.context_length}; "
-            "shorten the class name or black_box.template"
-        )
-    if parts.text.eos_token is not None and parts.text.eos_token not in ids:
-        raise UserError(
-            f"config.json pools texts at eos_token_id={parts.text.eos_token}, which the model's tokenizer never "
+            f"config.json pools texts at eos_token_id={eos}, which the model's tokenizer never "
             f"gives (it ends with {ids[-1]}); correct eos_token_id, or bring the tokenizer that belongs to the model"
         )
-    pooled = np.argmax(ids) if parts.text.eos_token is None else np.argmax(np.array(ids) == parts.text.eos_token)
+    pooled = np.argmax(ids) if eos is None else np.argmax(np.array(ids) == eos)
     return ids[: int(pooled) + 1]
-
-
-def arrange_text(
-    params: Params, settings: TextSettings, captions: list[list[int]], n_ctx: int, dtype: str
-) -> text.TextTower:
-    """The text tower for captions that are token ids, from SOS to the position that is pooled."""
-    return text.build(
-        params,
-        suffixes=[caption[n_ctx + 1 :] for caption in captions],
-        sos_token=captions[0][0],
-        n_ctx=n_ctx,
-        heads=settings.heads,
-        epsilon=settings.epsilon,
-        activation=settings.activation,
-        dtype=dtype,
-    )
 
 
 def _all_that_answers_depend_on(parts: ClipParts) -> list[Any]:

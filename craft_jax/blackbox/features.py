@@ -1,4 +1,4 @@
-"""A local CLIP for whoever owns its weights: features, where callers of the interface see logits alone.
+"""A local CLIP or SigLIP for whoever owns its weights: features, where callers of the interface see logits alone.
 
 Export alone uses it; nothing that is learnt goes through here.
 """
@@ -17,13 +17,14 @@ from craft_jax.precision import products
 
 
 class Features(NamedTuple):
-    """What a CLIP is inside.
+    """What a CLIP or SigLIP is inside.
 
     Attributes:
       image_features: normalised features [N, p] of pixels [N, size, size, 3] from 0 to 1; pure, to be traced.
       class_features: normalised features [C, p] of the classes under a soft prompt [n_ctx, d] or [C, n_ctx, d].
       text_features: normalised features [T, p] of T captions.
-      scale: what cosines are multiplied with for logits, the exponential of CLIP's `logit_scale`.
+      scale: what cosines are multiplied with for logits, the exponential of `logit_scale`; SigLIP's bias, one constant
+        for all, is left out.
       pixel_mean, pixel_std: of each RGB channel, for pixels from 0 to 1.
     """
 
@@ -36,7 +37,7 @@ class Features(NamedTuple):
 
 
 def features_of(black_box: BlackBox) -> Features:
-    """The features of a local CLIP.
+    """The features of a local CLIP or SigLIP.
 
     Raises:
       UserError: where the weights are not here, but with whoever answers over a network or from Python.
@@ -50,7 +51,8 @@ def features_of(black_box: BlackBox) -> Features:
 
     def image_features(pixels: Array) -> Array:
         with products(clip._precision, clip._text.dtype):
-            normalised = (pixels.astype(jnp.float32) - clip._pixel_mean) / clip._pixel_std
+            mean, std = (values[None, None, None] for values in (clip._pixel_mean, clip._pixel_std))
+            normalised = (pixels.astype(jnp.float32) - mean) / std
             features = clip._image_features(clip._image_params, normalised).astype(jnp.float32)
             return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 

@@ -8,7 +8,7 @@ from craft_jax.blackbox import clip
 from craft_jax.blackbox.apis import connect_again, connect_api
 from craft_jax.blackbox.clip import ClipBlackBox, ClipParts
 from craft_jax.blackbox.interface import BlackBox
-from craft_jax.blackbox.loaders import flax_clip, hub_files, open_clip
+from craft_jax.blackbox.loaders import flax_clip, hub_files, open_clip, siglip
 from craft_jax.blackbox.remote import is_remote
 from craft_jax.config import BUNDLED, ApiConfig, BlackBoxConfig
 from craft_jax.errors import UserError, silenced
@@ -21,7 +21,7 @@ _USUAL = ApiConfig()
 def load(
     model: str, class_names: Sequence[str], template: str = "a photo of a {}.", dtype: str = "float32"
 ) -> ClipBlackBox:
-    """Loads a CLIP and puts it behind the interface.
+    """Loads a CLIP or SigLIP and puts it behind the interface.
 
     Args:
       model: `bundled`; a folder in the transformers layout or, for a ResNet, in open_clip's; a hub name of either; or
@@ -76,8 +76,12 @@ def _read(model: str, dtype: str) -> ClipParts:
     with hub_files.hub_or_cache("" if model == BUNDLED else model):
         _import_transformers()
         with silenced("transformers", logging.ERROR):
-            files = None if model == BUNDLED else open_clip.find(model)
-            return open_clip.read(files, dtype) if files else flax_clip.read(model, dtype)
+            if model == BUNDLED:
+                return flax_clip.read(flax_clip.BUNDLED_MODEL, model, dtype)
+            if files := open_clip.find(model):
+                return open_clip.read(files, dtype)
+            found = hub_files.find(model)
+            return {"clip": flax_clip, "siglip": siglip}[found.type].read(found.folder, model, dtype)
 
 
 def _import_transformers() -> None:

@@ -1,4 +1,4 @@
-"""A local CLIP from its owner's side, for whoever serves it: features pass the interface here, and for nobody else.
+"""A local CLIP or SigLIP from its owner's side, for whoever serves it: features pass here, and for nobody else.
 
 What is asked changes from request to request, so texts are encoded in groups of one length, in a few sizes, and classes
 are arranged without reading the model again.
@@ -23,14 +23,14 @@ _MOST_PROGRAMS = 200  # compiled ones kept, which bounds memory against requests
 
 
 class TextFeature(NamedTuple):
-    """A text's normalised feature, [p], and how many tokens it has, SOS and EOS among them."""
+    """A text's normalised feature, [p], and how many tokens the model reads, with SOS and EOS or padding."""
 
     feature: Float[np.ndarray, " p"]
     tokens: int
 
 
 class Owned:
-    """A CLIP's features, and black boxes of it for any classes. To be called from one thread at a time.
+    """A model's features, and black boxes of it for any classes. To be called from one thread at a time.
 
     Args:
       model, dtype: as of `load`.
@@ -62,6 +62,12 @@ class Owned:
     def logit_scale(self) -> float:
         """What cosines are multiplied with to be logits."""
         return float(np.exp(self._any._logit_scale))
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to them then, by a SigLIP: it scores each pair of image and text by itself."""
+        bias = self._any._logit_bias
+        return None if bias is None else float(bias)
 
     def images(self, images: UInt8[np.ndarray, "N size size 3"]) -> Float[np.ndarray, "N p"]:
         """Normalised features of images."""

@@ -1,44 +1,89 @@
-"""The door for texts of a local CLIP: from any captions to the text tower that encodes them, by the same fast path.
+"""The door for texts of a local model: from any captions to the text tower that encodes them, by the same fast path.
 
 The owner's side of the interface. Texts are data that change from call to call, so this works on the host.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from craft_jax.blackbox.towers.text import TextTower
 from craft_jax.errors import UserError
 
 _SIZES = (1024, 128, 16)  # texts of one length encoded in one call: few, since each is compiled for each length
 _KEPT = 4  # lists of texts whose features are kept: those of a run's probes, asked about many chunks of images
 
 
+@runtime_checkable
+class TextTower(Protocol):
+    """A text encoder that is arranged for C captions which begin with a soft prompt; a pytree."""
+
+    @property
+    def dtype(self) -> Any:
+        """What its layers compute in."""
+
+    @property
+    def prompt_positions(self) -> Float[Array, "n_ctx d"]:
+        """Position embeddings of the soft prompt."""
+
+    def features(self, prompts: Float[Array, "K n_ctx d"]) -> Float[Array, "K C p"]:
+        """Normalised text features of every class under every prompt, float32."""
+
+    def class_features(self, prompts: Float[Array, "K C n_ctx d"]) -> Float[Array, "K C p"]:
+        """The same where every class has a soft prompt of its own."""
+
+    def arranged(
+        self,
+        tokens: Float[Array | np.ndarray, "V d"],
+        positions: Float[Array | np.ndarray, "L d"],
+        captions: Sequence[Sequence[int]],
+        n_ctx: int,
+    ) -> "TextTower":
+        """The same encoder for other captions, whose first `n_ctx` words a soft prompt takes the place of."""
+
+
+class Tokenization(NamedTuple):
+    """How a model makes tokens of captions.
+
+    Attributes:
+      caption: the token ids of a whole caption, as the tower takes them; raises UserError where they are too many.
+      words: those of a caption's first words, without what ends and fills it.
+      first: where the words begin in both: 1 after a start token, else 0.
+    """
+
+    caption: Callable[[str], list[int]]
+    words: Callable[[str], list[int]]
+    first: int
+
+
 class Captions(NamedTuple):
-    """Of classes: token ids from SOS to the position that is pooled, of which `n_ctx` after SOS are the template's."""
+    """Of classes: whole captions as token ids, of which `n_ctx` are the template's words from `first` on."""
 
     ids: list[list[int]]
     n_ctx: int
+    first: int
+
+    @property
+    def prompt(self) -> list[int]:
+        """The template's words."""
+        return self.ids[0][self.first : self.first + self.n_ctx]
 
 
 class TextDoor:
     """From captions to their features.
 
     Args:
-      tokenize: a caption's token ids, from SOS to the position that is pooled.
+      tokenization: from captions to tokens.
       tokens: the embedding of every token, [vocabulary, d].
       positions: the embedding of every position, [context length, d].
     """
 
-    def __init__(
-        self, tokenize: Callable[[str], list[int]], tokens: Float[Array, "V d"], positions: Float[Array, "L d"]
-    ) -> None:
-        self._tokenize = tokenize
+    def __init__(self, tokenization: Tokenization, tokens: Float[Array, "V d"], positions: Float[Array, "L d"]) -> None:
+        self._tokenization = tokenization
         # Kept on the host: a black box is copied to every device, and its compiled programs need none of this.
         self._tokens, self._positions = np.asarray(tokens), np.asarray(positions)
         self._features = functools.lru_cache(maxsize=_KEPT)(self._encode)
@@ -62,12 +107,12 @@ class TextDoor:
         return self._features(tuple(texts))
 
     def token_ids(self, text: str) -> list[int]:
-        """A text's tokens, from SOS to the position that is pooled; raises UserError where it does not fit."""
-        return self._tokenize(text)
+        """A text's tokens as the model takes them; raises UserError where it does not fit."""
+        return self._tokenization.caption(text)
 
     def features_of_ids(self, tower: TextTower, captions: Sequence[Sequence[int]]) -> Float[Array, "T p"]:
         """Normalised features of T captions of one length, as `token_ids` gives them; compiled for each T."""
-        return _features(self._arranged(tower, [caption[1:] for caption in captions]))
+        return _features(tower.arranged(self._tokens, self._positions, captions, 0))
 
     def for_classes(
         self, tower: TextTower, class_names: Sequence[str], template: str
@@ -77,22 +122,14 @@ class TextDoor:
         Raises:
           UserError: where a caption does not fit, or the template's words run into a class name.
         """
-        captions, n_ctx = captions_of(self._tokenize, class_names, template)
-        suffixes = [caption[n_ctx + 1 :] for caption in captions]
-        order = np.argsort([len(suffix) for suffix in suffixes], kind="stable")
-        packed = [self._tokens[suffixes[c]] + self._positions[n_ctx + 1 : n_ctx + 1 + len(suffixes[c])] for c in order]
-        arranged = tower.replace(
-            suffix=jnp.asarray(np.concatenate(packed)).astype(tower.dtype),
-            prompt_positions=jnp.asarray(self._positions[1 : n_ctx + 1]),
-            class_rows=jnp.asarray(np.argsort(order)),
-            lengths=tuple(len(suffixes[c]) for c in order),
-        )
-        return arranged, jnp.asarray(self._tokens[captions[0][1 : n_ctx + 1]])
+        captions = captions_of(self._tokenization, class_names, template)
+        arranged = tower.arranged(self._tokens, self._positions, captions.ids, captions.n_ctx)
+        return arranged, jnp.asarray(self._tokens[captions.prompt])
 
     def _encode(self, texts: tuple[str, ...]) -> Float[Array, "T p"]:
         """By groups of one length, so that other texts of the same lengths need no other programs."""
         assert self._tower is not None
-        captions = [self._tokenize(text)[1:] for text in texts]  # SOS is in the tower
+        captions = [self.token_ids(text) for text in texts]
         lengths = np.array([len(caption) for caption in captions])
         order = np.argsort(lengths, kind="stable")
         parts = []
@@ -100,18 +137,8 @@ class TextDoor:
             alike = [captions[i] for i in order if lengths[i] == length]
             for part, size in _groups(alike):
                 filled = part + part[-1:] * (size - len(part))
-                parts.append(_features(self._arranged(self._tower, filled))[: len(part)])
+                parts.append(self.features_of_ids(self._tower, filled)[: len(part)])
         return jnp.concatenate(parts)[np.argsort(order)]
-
-    def _arranged(self, tower: TextTower, captions: Sequence[Sequence[int]]) -> TextTower:
-        """The tower for captions in order of length, without a soft prompt."""
-        packed = [self._tokens[caption] + self._positions[1 : 1 + len(caption)] for caption in map(list, captions)]
-        return tower.replace(
-            suffix=jnp.asarray(np.concatenate(packed)).astype(tower.dtype),
-            prompt_positions=jnp.zeros((0, self._tokens.shape[1]), jnp.float32),
-            class_rows=jnp.arange(len(captions)),
-            lengths=tuple(len(caption) for caption in captions),
-        )
 
 
 def fits(black_box: object, text: str) -> bool:
@@ -134,18 +161,30 @@ def _groups(captions: list[list[int]]) -> Iterator[tuple[list[list[int]], int]]:
         captions = captions[size:]
 
 
-def captions_of(tokenize: Callable[[str], list[int]], class_names: Sequence[str], template: str) -> Captions:
+def check_length(caption: str, tokens: int, most: int) -> None:
+    """Raises UserError where a caption has more tokens than a model takes."""
+    if tokens > most:
+        raise UserError(
+            f"the caption {caption!r} has {tokens} tokens and the model takes {most}; "
+            "shorten the class name or black_box.template"
+        )
+
+
+def captions_of(tokenization: Tokenization, class_names: Sequence[str], template: str) -> Captions:
     """The captions of C classes.
 
     Raises:
       UserError: where one does not fit, or the template's words run into a class name.
     """
-    ids = [tokenize(template.replace("{}", name)) for name in class_names]
-    start = tokenize(template.split("{}")[0].rstrip())[:-1]  # without EOS
+    ids = [tokenization.caption(template.replace("{}", name)) for name in class_names]
+    words = template.split("{}")[0].rstrip()
+    start = tokenization.words(words)
+    if words and len(start) == tokenization.first:
+        raise UserError(f"black_box.template: the model reads no token in {words!r} before {{}}; put words there")
     for name, caption in zip(class_names, ids, strict=True):
         if caption[: len(start)] != start:
             raise UserError(f"black_box.template: the words before {{}} run into class name {name!r}; add a space")
-    return Captions(ids, len(start) - 1)
+    return Captions(ids, len(start) - tokenization.first, tokenization.first)
 
 
 @jax.jit

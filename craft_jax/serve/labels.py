@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy import special
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -42,7 +43,8 @@ async def zero_shot(request: Request, served: Served) -> Response:
     squares = await bodies.squares([image], "inputs", served)
     captions = bodies.texts([template.replace("{}", name) for name in names], "candidate_labels", served.limits)
     cosines = await _cosines(served, squares, captions)
-    scores = softmax(served.logit_scale * cosines[0])
+    logits = served.logit_scale * np.asarray(cosines[0], np.float64)
+    scores = softmax(logits) if served.logit_bias is None else special.expit(logits + served.logit_bias)
     order = np.argsort(-scores, kind="stable")
     return bodies.Json([{"score": float(scores[i]), "label": names[i]} for i in order])
 

@@ -77,7 +77,7 @@ class Served:
     def __init__(self, name: str, owned: Owned, limits: Limits, counts: Counts) -> None:
         self.name, self.limits, self.counts = name, limits, counts
         self.image_size, self.resizing = owned.image_size, owned.resizing
-        self.logit_scale, self.fingerprint = owned.logit_scale, owned.fingerprint
+        self.logit_scale, self.logit_bias, self.fingerprint = owned.logit_scale, owned.logit_bias, owned.fingerprint
         self.opening = asyncio.Semaphore(os.cpu_count() or 1)  # of images, each of many pixels, which bounds memory
         self._owned = owned
         self._images: Memory[str, np.ndarray] = Memory(limits.kept_images)

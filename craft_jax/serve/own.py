@@ -68,7 +68,8 @@ async def texts(request: Request, served: Served) -> Response:
     encoded = await served.text_features(captions)
     served.counts.texts += len(captions)
     served.counts.predictions += len(captions) * len(ids)
-    return bodies.array(np.float32(served.logit_scale) * (features @ encoded.T))
+    logits = np.float32(served.logit_scale) * (features @ encoded.T)
+    return bodies.array(logits if served.logit_bias is None else logits + np.float32(served.logit_bias))
 
 
 def _question(given: dict[str, np.ndarray], limits: Limits) -> Question:

@@ -1,4 +1,4 @@
-"""Reads CLIPs in the transformers layout, from a folder or a hub name, and the bundled one, without its model classes.
+"""Reads CLIPs in the transformers layout, the bundled one too, without its model classes.
 
 Features come from `towers.vit` and `towers.text`, which are tested against FlaxCLIPModel.
 """
@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from craft_jax.blackbox.clip import ClipParts, TextSettings
-from craft_jax.blackbox.loaders import hub_files, parameters, preprocessing, weight_files
+from craft_jax.blackbox.loaders import hub_files, parameters, preprocessing
 from craft_jax.blackbox.towers import vit
-from craft_jax.config import BUNDLED
 from craft_jax.errors import UserError
 
 BUNDLED_MODEL = Path(__file__).parents[2] / "assets" / "tiny_clip"
@@ -39,17 +38,28 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 """What config.json calls an activation."""
 
 
-def read(model: str, dtype: str) -> ClipParts:
-    """The CLIP that `model` names: `bundled`, a folder in the transformers layout, or a hub name.
+def read(folder: Path, model: str, dtype: str) -> ClipParts:
+    """The CLIP in a folder.
 
     Args:
-      model: its name.
+      folder: with its files.
+      model: its name, for messages.
       dtype: that the image tower computes in.
 
     Raises:
       UserError: where it cannot be loaded or lacks weights.
     """
-    config, weights, tokenizer, preparation = _load(model)
+    # transformers takes over a second to import: only whoever loads a model waits for it.
+    import transformers
+
+    with hub_files.readable(model):
+        config = transformers.CLIPConfig.from_pretrained(str(folder))
+        check_config(config, folder)
+        hub_files.check_tokenizer(folder)
+        tokenizer = transformers.CLIPTokenizerFast.from_pretrained(str(folder))
+        settings = hub_files.image_processor(folder)
+    weights = parameters.read(folder, parameters.shapes(config), model)
+    preparation = preprocessing.read(settings, config.vision_config.image_size, model)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
     return ClipParts(
         image_features=vit.features,
@@ -88,35 +98,8 @@ def image_tower(params: Any, config: Any, dtype: str = "float32") -> vit.VisionT
     )
 
 
-def _load(model: str) -> tuple[Any, Any, Any, preprocessing.Preparation]:
-    # transformers takes over a second to import: only whoever loads a model waits for it.
-    import transformers
-
-    try:
-        folder = BUNDLED_MODEL if model == BUNDLED else hub_files.folder_of(model)
-        config = transformers.CLIPConfig.from_pretrained(str(folder))
-        _check_config(config, folder)
-        hub_files.check_tokenizer(folder)
-        tokenizer = transformers.CLIPTokenizerFast.from_pretrained(str(folder))
-        settings = hub_files.image_processor(folder)
-    except UserError:
-        raise
-    except Exception as error:  # the hub client, JSON and the tokenizers library each raise their own kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"black_box.model={model!r} could not be loaded as a CLIP ({reason}); give `bundled`, a folder "
-            "with config.json, weights, tokenizer and preprocessor_config.json, a ResNet CLIP's folder in open_clip's "
-            "layout, RN50 and kin, or a hub name that this machine reaches"
-        ) from error
-    weights = weight_files.read(weight_files.find(folder))
-    try:
-        params = parameters.tree(weights, config)
-    except UserError as error:
-        raise UserError(f"black_box.model={model!r} {error}") from error
-    return config, params, tokenizer, preprocessing.read(settings, config.vision_config.image_size, model)
-
-
-def _check_config(config: Any, folder: Path) -> None:
+def check_config(config: Any, folder: Path) -> None:
+    """Raises UserError where a configuration of transformers asks for what the towers do not compute."""
     file = folder / "config.json"
     for name, tower in (("text_config", config.text_config), ("vision_config", config.vision_config)):
         if tower.hidden_act not in ACTIVATIONS:

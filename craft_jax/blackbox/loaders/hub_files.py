@@ -1,31 +1,56 @@
-"""What lies at a model's name, before anything of it is loaded: a CLIP's files, or one line that says what is there."""
+"""What lies at a model's name, before anything of it is loaded: its files, or one line that says what is there."""
 
 import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from craft_jax.blackbox.loaders import weight_files
 from craft_jax.errors import UserError, silenced
 
 _SECONDS = 5  # for the hub to answer at all
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+_TOKENIZER_SETTINGS = "tokenizer_config.json"
 _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 
 
-def folder_of(model: str) -> Path:
-    """The folder with a model's files, downloaded where `model` is a hub name: of its weights one form alone.
+class Found(NamedTuple):
+    """A model in the transformers layout: its folder, and its type, `clip` or `siglip`."""
+
+    folder: Path
+    type: str
+
+
+def find(model: str) -> Found:
+    """A model's files, downloaded where `model` is a hub name: of its weights one form alone.
 
     Raises:
-      UserError: where a file is missing or no JSON, or the model is no CLIP.
+      UserError: where a file is missing or no JSON, or the model is no CLIP and no SigLIP.
     """
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        folder = _download(model)
-    _check_type(_read(folder / "config.json"), model)
-    weight_files.find(folder)
-    return folder
+    with readable(model):
+        folder = Path(model).expanduser()
+        if not folder.is_dir():
+            folder = _download(model)
+        kind = _type_of(_read(folder / "config.json"), model)
+        weight_files.find(folder)
+    return Found(folder, kind)
+
+
+@contextlib.contextmanager
+def readable(model: str) -> Iterator[None]:
+    """Within the block, what goes wrong with a model's files is a UserError in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the hub client, JSON and the tokenizers library each raise their own kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"black_box.model={model!r} could not be loaded as a CLIP or SigLIP ({reason}); give `bundled`, a folder "
+            "with config.json, weights, tokenizer and preprocessor_config.json, a ResNet CLIP's folder in open_clip's "
+            "layout, RN50 and kin, or a hub name that this machine reaches"
+        ) from error
 
 
 def image_processor(folder: Path) -> dict[str, Any]:
@@ -37,6 +62,11 @@ def image_processor(folder: Path) -> dict[str, Any]:
             if isinstance(found, dict):
                 return found
     raise UserError(f"{folder}: lacks {_PREPROCESSING[0]}, which says how images are prepared; bring it")
+
+
+def tokenizer_settings(folder: Path) -> dict[str, Any]:
+    """What a folder says about its tokenizer."""
+    return _read(folder / _TOKENIZER_SETTINGS)
 
 
 def missing_tokenizer_files(folder: Path) -> list[str]:
@@ -74,9 +104,9 @@ def _download(model: str) -> Path:
     config = fetch("config.json")
     if config is None:
         raise UserError(
-            f"black_box.model={model!r}: the hub has no config.json of it, so it is no CLIP that is read here"
+            f"black_box.model={model!r}: the hub has no config.json of it, so it is no model that is read here"
         )
-    _check_type(_read(config), model)
+    _type_of(_read(config), model)
     for name in (*TOKENIZER_FILES, *_PREPROCESSING):
         fetch(name)
     for name in weight_files.NAMES:
@@ -99,10 +129,18 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _check_type(config: dict[str, Any], model: str) -> None:
+def _type_of(config: dict[str, Any], model: str) -> str:
     found = config.get("model_type", "clip")
-    if found != "clip":
-        raise UserError(f"black_box.model={model!r} is a model of type {found}, and only type clip is read here")
+    if found == "siglip2":
+        raise UserError(
+            f"black_box.model={model!r} is a SigLIP 2 of the kind NaFlex, whose images are of no one size; give one of "
+            "a fixed size, whose config.json has model_type siglip"
+        )
+    if found not in ("clip", "siglip"):
+        raise UserError(
+            f"black_box.model={model!r} is a model of type {found}, and only types clip and siglip are read here"
+        )
+    return str(found)
 
 
 @contextlib.contextmanager

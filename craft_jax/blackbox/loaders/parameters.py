@@ -1,13 +1,15 @@
-"""From weights by their names, PyTorch's or Flax's, to the tree of parameters that FlaxCLIPModel has.
+"""From weights by their names, PyTorch's or Flax's, to the tree of parameters that FlaxCLIPModel has, or SigLIP would.
 
 PyTorch's axes turn into Flax's here: kernels [out, in, h, w] -> [h, w, in, out], matrices transposed.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from craft_jax.blackbox.loaders import weight_files
 from craft_jax.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -15,18 +17,35 @@ Shapes = dict[str, tuple[int, ...]]
 _TOWERS = ("text_model.", "vision_model.", "text_projection.", "visual_projection.")
 
 
-def tree(weights: Mapping[str, np.ndarray], config: Any) -> dict[str, Any]:
-    """Parameters nested as FlaxCLIPModel nests them, in the weights' own dtype.
+def read(folder: Path, expected: Shapes, model: str) -> dict[str, Any]:
+    """The parameters that a folder holds, as `tree` nests them.
+
+    Args:
+      folder: with its weights.
+      expected: shapes by name, as `shapes` and `siglip_shapes` give them.
+      model: its name, for messages.
+
+    Raises:
+      UserError: where they cannot be read, or do not belong to its config.json.
+    """
+    weights = weight_files.read(weight_files.find(folder))
+    try:
+        return tree(weights, expected)
+    except UserError as error:
+        raise UserError(f"black_box.model={model!r} {error}") from error
+
+
+def tree(weights: Mapping[str, np.ndarray], expected: Shapes) -> dict[str, Any]:
+    """Parameters nested by the levels of their names, in the weights' own dtype.
 
     Args:
       weights: by names as either PyTorch's or Flax's classes of transformers give them, levels joined by dots.
-      config: transformers' CLIPConfig, or what has its attributes.
+      expected: shapes by Flax's names, as config.json gives them.
 
     Raises:
       UserError: naming a weight that is absent, that config.json has no place for, or of another shape than it says.
     """
     found = dict(_in_flax(name, np.asarray(value)) for name, value in weights.items() if not _is_buffer(name))
-    expected = shapes(config)
     absent = sorted(expected.keys() - found.keys())
     if absent:
         raise UserError(f"lacks {len(absent)} weights, among them {absent[0]}; complete it")
@@ -73,15 +92,46 @@ def shapes(config: Any) -> Shapes:
     }
 
 
+def siglip_shapes(config: Any) -> Shapes:
+    """Shape of each of SiglipModel's parameters, by the name that it would have in Flax; PyTorch's of its pooling."""
+    text, vision = config.text_config, config.vision_config
+    grid, head = vision.image_size // vision.patch_size, "vision_model.head"
+    return {
+        "logit_scale": (1,),
+        "logit_bias": (1,),
+        "text_model.embeddings.token_embedding.embedding": (text.vocab_size, text.hidden_size),
+        "text_model.embeddings.position_embedding.embedding": (text.max_position_embeddings, text.hidden_size),
+        **_norm("text_model.final_layer_norm", text.hidden_size),
+        **_dense("text_model.head", text.hidden_size, text.projection_size),
+        **_layers("text_model", text),
+        "vision_model.embeddings.position_embedding.embedding": (grid * grid, vision.hidden_size),
+        "vision_model.embeddings.patch_embedding.kernel": (vision.patch_size, vision.patch_size, 3, vision.hidden_size),
+        "vision_model.embeddings.patch_embedding.bias": (vision.hidden_size,),
+        **_norm("vision_model.post_layernorm", vision.hidden_size),
+        **_layers("vision_model", vision),
+        f"{head}.probe": (1, 1, vision.hidden_size),
+        f"{head}.attention.in_proj_weight": (3 * vision.hidden_size, vision.hidden_size),
+        f"{head}.attention.in_proj_bias": (3 * vision.hidden_size,),
+        **_dense(f"{head}.attention.out_proj", vision.hidden_size, vision.hidden_size),
+        **_norm(f"{head}.layernorm", vision.hidden_size),
+        **_mlp(f"{head}.mlp", vision),
+    }
+
+
 def _layers(tower: str, config: Any) -> Shapes:
-    width, hidden = config.hidden_size, config.intermediate_size
+    width = config.hidden_size
     found: Shapes = {}
     for layer in (f"{tower}.encoder.layers.{i}" for i in range(config.num_hidden_layers)):
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
             found |= _dense(f"{layer}.self_attn.{name}", width, width)
-        found |= _dense(f"{layer}.mlp.fc1", width, hidden) | _dense(f"{layer}.mlp.fc2", hidden, width)
+        found |= _mlp(f"{layer}.mlp", config)
         found |= _norm(f"{layer}.layer_norm1", width) | _norm(f"{layer}.layer_norm2", width)
     return found
+
+
+def _mlp(name: str, config: Any) -> Shapes:
+    width, hidden = config.hidden_size, config.intermediate_size
+    return _dense(f"{name}.fc1", width, hidden) | _dense(f"{name}.fc2", hidden, width)
 
 
 def _dense(name: str, inputs: int, outputs: int) -> Shapes:

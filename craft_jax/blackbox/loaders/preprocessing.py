@@ -1,4 +1,6 @@
-"""What a model's preprocessor_config.json asks for, as transformers' CLIPImageProcessor does it; or a refusal by name.
+"""What a model's preprocessor_config.json asks for, as transformers' image processors of CLIP and SigLIP do it.
+
+What cannot be followed is refused by name.
 
 Read are the forms of version 4, 5 and the feature extractors before them. Resizing and cropping are `data.pixels`'
 business, scale, mean and standard deviation the model's own.
@@ -12,7 +14,7 @@ from craft_jax.data import pixels
 from craft_jax.errors import UserError
 
 _MEAN, _STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-_DEFAULTS = {
+_CLIP = {
     "do_resize": True,
     "size": {"shortest_edge": 224},
     "resample": 3,
@@ -24,6 +26,12 @@ _DEFAULTS = {
     "image_mean": _MEAN,
     "image_std": _STD,
     "do_pad": False,
+}
+_SIGLIP = _CLIP | {
+    "size": {"height": 224, "width": 224},
+    "do_center_crop": False,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
 }
 _FILTERS = range(6)  # Pillow's numbers
 
@@ -41,20 +49,21 @@ class Preparation(NamedTuple):
     resizing: pixels.Resizing
 
 
-def read(settings: Mapping[str, Any], image_size: int, model: str) -> Preparation:
+def read(settings: Mapping[str, Any], image_size: int, model: str, family: str = "CLIP") -> Preparation:
     """How a model's images are prepared.
 
     Args:
       settings: of its image processor, as transformers writes them.
       image_size: side of the square images that it takes.
       model: its name, for messages.
+      family: whose processor it is, CLIP or Siglip, where the settings do not say.
 
     Raises:
       UserError: naming an entry that cannot be followed, or gives images that the model does not take.
     """
     try:
-        _check_kind_and_flags(settings)
-        entries = _DEFAULTS | {name: value for name, value in settings.items() if value is not None}
+        _check_flags(settings)
+        entries = _defaults(settings, family) | {name: value for name, value in settings.items() if value is not None}
         return Preparation(*_normalisation(entries), _resizing(entries, image_size))
     except _Refused as refused:
         raise UserError(f"black_box.model={model!r}: preprocessor_config.json has {refused}") from refused
@@ -64,10 +73,16 @@ class _Refused(Exception):
     """What an entry is, and why it is not followed."""
 
 
-def _check_kind_and_flags(settings: Mapping[str, Any]) -> None:
-    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or "CLIPImageProcessor"
-    if not str(kind).startswith("CLIP"):
-        raise _Refused(f"image_processor_type={kind!r}, and CLIP's alone is read here")
+def _defaults(settings: Mapping[str, Any], family: str) -> dict[str, Any]:
+    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or f"{family}ImageProcessor"
+    if str(kind).startswith("CLIP"):
+        return _CLIP
+    if str(kind).startswith("SiglipImageProcessor"):
+        return _SIGLIP
+    raise _Refused(f"image_processor_type={kind!r}, and CLIP's and SigLIP's alone are read here")
+
+
+def _check_flags(settings: Mapping[str, Any]) -> None:
     for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_pad"):
         value = settings.get(name, True)
         # A null elsewhere is a default; at a flag transformers 4 reads it as no, and 5 as the default.

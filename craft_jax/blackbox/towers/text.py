@@ -126,6 +126,37 @@ class TextTower(struct.PyTreeNode):
     def _at_eos(self) -> np.ndarray:
         return np.cumsum(self.lengths) - 1
 
+    def arranged(
+        self,
+        tokens: Float[Array | np.ndarray, "V d"],
+        positions: Float[Array | np.ndarray, "L d"],
+        captions: Sequence[Sequence[int]],
+        n_ctx: int,
+    ) -> "TextTower":
+        """The tower for other captions.
+
+        Args:
+          tokens: the embedding of every token.
+          positions: of every position.
+          captions: token ids of each class, from SOS to the position that is pooled.
+          n_ctx: how many of them after SOS a soft prompt takes the place of.
+        """
+        suffixes = [caption[n_ctx + 1 :] for caption in captions]
+        return self.replace(**_packed(tokens, positions, suffixes, n_ctx, self.dtype))
+
+
+def _packed(tokens: Any, positions: Any, suffixes: Sequence[Sequence[int]], n_ctx: int, dtype: Any) -> dict[str, Any]:
+    """A tower's attributes that are the captions'."""
+    tokens, positions = np.asarray(tokens), np.asarray(positions)
+    order = np.argsort([len(suffix) for suffix in suffixes], kind="stable")
+    packed = [tokens[np.array(suffixes[c])] + positions[n_ctx + 1 : n_ctx + 1 + len(suffixes[c])] for c in order]
+    return {
+        "suffix": jnp.asarray(np.concatenate(packed)).astype(dtype),
+        "prompt_positions": jnp.asarray(positions[1 : n_ctx + 1]),
+        "class_rows": jnp.asarray(np.argsort(order)),
+        "lengths": tuple(len(suffixes[c]) for c in order),
+    }
+
 
 def build(
     params: Params,
@@ -156,8 +187,6 @@ def build(
     text = params["text_model"]
     tokens = text["embeddings"]["token_embedding"]["embedding"]
     positions = text["embeddings"]["position_embedding"]["embedding"]
-    order = sorted(range(len(suffixes)), key=lambda c: len(suffixes[c]))
-    packed = [tokens[np.array(suffixes[c])] + positions[n_ctx + 1 : n_ctx + 1 + len(suffixes[c])] for c in order]
     encoder, shared = text["encoder"]["layers"], Blocks(heads, epsilon, activation)
     with jax.default_matmul_precision("float32"):
         arranged = [blocks.arrange(encoder[str(i)]) for i in range(len(encoder))]
@@ -167,12 +196,9 @@ def build(
     return TextTower(
         inner=blocks.stacked(inner) if scanned else tuple(inner),
         last=last,
-        suffix=jnp.concatenate(packed).astype(dtype),
-        prompt_positions=positions[1 : n_ctx + 1],
         final_norm=text["final_layer_norm"],
         projection=params["text_projection"]["kernel"],
-        class_rows=jnp.argsort(jnp.array(order)),
-        lengths=tuple(len(suffixes[c]) for c in order),
         blocks=shared,
         dtype=jnp.dtype(dtype),
+        **_packed(tokens, positions, suffixes, n_ctx, dtype),
     )

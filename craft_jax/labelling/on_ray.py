@@ -5,8 +5,9 @@ environment, the model, the output and sources that are folders under the same p
 """
 
 import functools
-import logging
 import os
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -29,7 +30,7 @@ with needed("ray[data]", "--engine=ray"):
 
     from craft_jax.labelling import output, reading, units
 
-_TRIES = 20  # of a unit whose actor or machine is lost
+_TRIES = 5  # of a unit whose actor or machine is lost
 _BLOCKS = 10_000  # at most so many pieces that Ray keeps books of
 
 
@@ -59,7 +60,8 @@ class Actor:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """What became of one unit: its images, or an error, and whether that is of the model and so of all units."""
-        unit = units.Unit(*(batch[name][0].item() for name in units.Unit._fields))
+        part, kind, root, path = (str(batch[name][0]) for name in units.Unit._fields[:-1])
+        unit = units.Unit(part, kind, root, path, int(batch["group"][0]))
         try:
             self._black_box  # noqa: B018
         except UserError as error:
@@ -78,6 +80,11 @@ class Actor:
     def _label(self, unit: units.Unit) -> int:
         if output.is_there(self._folder, unit.part):  # done before its actor was lost
             return 0
+        if output.tries(self._folder, unit.part) > _TRIES:  # Ray Data itself would go on for ever
+            raise UserError(
+                f"{units.named(unit.root, unit.path)}: {_TRIES} actors were lost at it; see whether it fits their "
+                "memory (--engine_option=memory=BYTES), and give the same command again"
+            )
         rows, columns = [], reading.Columns(self._how.image_column, self._how.key_column)
         for items in reading.chunks(unit, columns, CHUNK):
             images = [item.image for item in items]
@@ -126,6 +133,7 @@ def label(
             "answered, its ceilings and its rate are kept by one process, and several would pass them; label without "
             "--engine"
         )
+    _check_options(options)
     found = [units.find(source) for source in sources]
     _check_apart(folder, found)
 
@@ -135,12 +143,27 @@ def label(
     with sole_writer(folder, busy):
         output.begin(folder, _about(digest, how))
         planned = units.plan(found, folder / output.PLAN)
+        output.forget_tries(folder)
         waiting = units.missing(planned, output.parts(folder))
         failed = _run(waiting, Actor, (tuned, model, how, folder), options, stream) if waiting else []
+        output.forget_tries(folder)
         counts = output.count(folder)
     if failed:
         raise UserError(f"{len(failed)} of {len(planned)} shards could not be read; the others are labelled")
     return counts
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Raises UserError for what Ray does not take, before anything is begun."""
+    remote = {name: value for name, value in options.items() if name != "concurrency"}
+    actors = options.get("concurrency", 1)
+    try:
+        ray.remote(Actor).options(**remote)
+        if not all(isinstance(number, int) and number > 0 for number in np.atleast_1d(actors).tolist()):
+            raise ValueError(f"concurrency={actors} must be a number of actors, or (least,most)")
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--engine=ray does not take its --engine_option: {reason}") from error
 
 
 def _about(digest: str, how: Labels) -> dict[str, Any]:
@@ -161,7 +184,7 @@ def _run(
     errors, done, images = [], 0, 0
     try:
         with EncodingProgress(len(waiting), stream, verb="labell", of="parts") as progress:
-            for told in _results(waiting, actor, arguments, options):
+            for told in _results(waiting, actor, arguments, options, stream):
                 if told["of_model"]:
                     raise UserError(told["error"])
                 if told["error"]:
@@ -172,33 +195,44 @@ def _run(
     except KeyboardInterrupt as stop:
         raise Interrupted(f"stopped after {done:,} of {len(waiting):,} parts ({images:,} images)") from stop
     except RayError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
         raise UserError(f"--engine=ray: Ray gave up ({reason}); the same command goes on from what is whole") from error
     return errors
 
 
+def _connect() -> None:
+    """Joins the cluster that RAY_ADDRESS names, or starts one on this machine; Ray's own chatter goes to its logs."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    sys.stderr.flush()
+    screen, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)  # which says that it heeds that variable
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "os.fork")  # what is forked here starts Ray's own programs
+            ray.init(log_to_driver=False, logging_level="ERROR")
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
+        os.close(nothing)
+
+
 def _results(
-    waiting: Sequence[units.Unit], actor: Any, arguments: tuple, options: dict[str, Any]
+    waiting: Sequence[units.Unit], actor: Any, arguments: tuple, options: dict[str, Any], stream: TextIO
 ) -> Iterator[dict[str, Any]]:
     """What became of each unit, as it is done."""
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="ERROR")
+    _connect()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     gpus = int(ray.cluster_resources().get("GPU", 0))
+    if options.get("num_gpus", 0) > gpus:
+        print(f"the cluster has {gpus} GPUs; waiting for {options['num_gpus']}", file=stream, flush=True)
     usual = {"concurrency": gpus, "num_gpus": 1} if gpus else {"concurrency": len(ray.nodes())}
     if "concurrency" not in options:
         usual["concurrency"] = min(usual["concurrency"], len(waiting))
-    with silenced("ray.data", logging.ERROR):
-        try:
-            labelled = ray.data.from_items(
-                [unit._asdict() for unit in waiting], override_num_blocks=min(len(waiting), _BLOCKS)
-            ).map_batches(
-                actor,
-                batch_size=1,
-                fn_constructor_args=arguments,
-                **{**usual, "max_restarts": _TRIES, "max_task_retries": _TRIES, **options},
-            )
-        except (TypeError, ValueError) as error:
-            raise UserError(f"--engine=ray does not take its --engine_option: {str(error).splitlines()[0]}") from error
+    with silenced("ray.data"):
+        labelled = ray.data.from_items(
+            [unit._asdict() for unit in waiting], override_num_blocks=min(len(waiting), _BLOCKS)
+        ).map_batches(actor, batch_size=1, fn_constructor_args=arguments, **usual | options)
         yield from labelled.iter_rows()

@@ -3,11 +3,13 @@
     OUTPUT/labelling.json   what made the labels; another model or threshold is refused
     OUTPUT/plan/            which image files make which unit
     OUTPUT/labels/          the labels, to be read as one table
+    OUTPUT/tries/           while it goes: how often each unit was begun
 
 A part is there whole or not at all.
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +22,7 @@ from craft_jax.files import json_text, replacing, write_atomically
 from craft_jax.labelling.answers import UNSURE, Answer
 from craft_jax.labelling.reading import Item
 
-ABOUT, PLAN, LABELS = "labelling.json", "plan", "labels"
+ABOUT, PLAN, LABELS, _TRIES = "labelling.json", "plan", "labels", "tries"
 FORMAT = 1
 _BEST = pa.struct([("label", pa.string()), ("probability", pa.float32())])
 _SCHEMA = pa.schema(
@@ -54,13 +56,18 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
       UserError: where the folder holds something else, or labels that were made otherwise.
     """
     file = folder / ABOUT
-    if not file.exists():
-        if any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise UserError(f"--output={folder}: holds other files, and no {ABOUT}; name a new folder")
-        (folder / PLAN).mkdir()
-        (folder / LABELS).mkdir()
-        write_atomically(file, json_text({"format": FORMAT, **about}, indent=2) + "\n")
+    if not file.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UserError(f"--output={folder}: holds other files, and no {ABOUT}; name a new folder")
+    if file.exists() and parts(folder):
+        _check_alike(file, about)
         return
+    write_atomically(file, json_text({"format": FORMAT, **about}, indent=2) + "\n")
+    (folder / PLAN).mkdir(exist_ok=True)
+    (folder / LABELS).mkdir(exist_ok=True)
+
+
+def _check_alike(file: Path, about: dict[str, Any]) -> None:
+    """Raises UserError where labels were made otherwise."""
     try:
         made = json.loads(file.read_text(encoding="utf-8"))
         if made.pop("format") != FORMAT:
@@ -72,7 +79,7 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
     for name, value in about.items():
         if made.get(name) != value:
             raise UserError(
-                f"--output={folder}: its labels were made with {name}={made.get(name)}, and now it is {value}; give "
+                f"--output={file.parent}: its labels were made with {name}={made.get(name)}, and now it is {value}; give "
                 "the same, or name a new folder"
             )
 
@@ -85,6 +92,21 @@ def parts(folder: Path) -> list[str]:
 def is_there(folder: Path, part: str) -> bool:
     """Whether a unit is done."""
     return (folder / LABELS / part).exists()
+
+
+def tries(folder: Path, part: str) -> int:
+    """How often a unit was begun since `forget_tries`, this time included."""
+    (folder / _TRIES).mkdir(exist_ok=True)
+    with (folder / _TRIES / part).open("ab") as file:
+        file.write(b".")
+        return file.tell()
+
+
+def forget_tries(folder: Path) -> None:
+    """Lets every unit be begun anew, and takes what killed writers have left."""
+    shutil.rmtree(folder / _TRIES, ignore_errors=True)
+    for left in (folder / LABELS).glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write(folder: Path, part: str, rows: Sequence[dict[str, Any]]) -> None:

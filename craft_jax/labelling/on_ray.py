@@ -204,7 +204,8 @@ def _connect() -> None:
     """Joins the cluster that RAY_ADDRESS names, or starts one on this machine; Ray's own chatter goes to its logs."""
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name, value in (("RAY_BACKEND_LOG_LEVEL", "fatal"), ("RAY_USAGE_STATS_ENABLED", "0")):
+        os.environ.setdefault(name, value)
     sys.stderr.flush()
     screen, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)  # which says that it heeds that variable

@@ -79,8 +79,8 @@ def _check_alike(file: Path, about: dict[str, Any]) -> None:
     for name, value in about.items():
         if made.get(name) != value:
             raise UserError(
-                f"--output={file.parent}: its labels were made with {name}={made.get(name)}, and now it is {value}; give "
-                "the same, or name a new folder"
+                f"--output={file.parent}: its labels were made with {name}={made.get(name)}, and now it is {value}; "
+                "give the same, or name a new folder"
             )
 
 

@@ -167,6 +167,16 @@ def test_an_output_among_what_is_labelled_is_refused(checkpoint, tmp_path):
         label(checkpoint, tmp_path / "all" / "out", str(small.folder(tmp_path / "all", [1])))
 
 
+def test_a_model_behind_an_api_is_refused_with_the_reason(tuned, tmp_path):
+    asked = tuned._replace(black_box=tuned.black_box | {"dtype": "remote", "api": "labels"})
+    with checkpoints.Checkpoints(tmp_path / "run") as run:
+        run.save(0, {"nothing": np.zeros(1)}, asked, {}, refined_loss=0.0)
+
+    with pytest.raises(UserError, match="its ceilings and its rate are kept by one process.*; label without --engine$"):
+        label(run.folder, tmp_path / "out", str(small.folder(tmp_path / "all", [1])))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_that_is_not_there_ends_the_command(cluster, checkpoint, tmp_path):
     with pytest.raises(UserError, match="could not be loaded as a CLIP"):
         label(checkpoint, tmp_path / "out", "--model=/nowhere", str(small.folder(tmp_path / "all", [1])))

@@ -3,10 +3,12 @@
     python -m benchmarks.labelling
 
 Two minutes on two cores. Measures decoding, image towers of published sizes (random weights), texts and prompts, the
-bundled model end to end, listing of files, and bytes of the output; an H200's rates are those of
-benchmarks/results/gpu_h200.md. Needs pyarrow (extra `ray`). Writes benchmarks/results/labelling.md.
+bundled model end to end, listing of files, and bytes of the output; an H200's rate is that of
+benchmarks/results/gpu_h200.md. Times are those of the processor, which other jobs hardly change. Needs pyarrow (extra
+`ray`). Writes benchmarks/results/labelling.md.
 """
 
+import functools
 import io
 import os
 import platform
@@ -21,10 +23,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from benchmarks import sizes, timing
+from benchmarks import sizes
 from benchmarks.page import table
 from craft_jax import blackbox, data, labelling
 from craft_jax.blackbox.apis import chunks
+from craft_jax.blackbox.clip import ClipBlackBox
 from craft_jax.config import Config
 from craft_jax.data import pixels
 from craft_jax.labelling import output, reading, units
@@ -41,7 +44,7 @@ REQUESTS_A_SECOND = 10
 
 
 class Rates(NamedTuple):
-    """Measured: images a second and seconds of all cores, bytes."""
+    """Measured: seconds of a core for an image (or a listed file, or a prompt's and the texts' chunk), and bytes."""
 
     decode: dict[str, float]
     file_bytes: dict[str, float]
@@ -74,48 +77,47 @@ def files_of(side: tuple[int, int]) -> list[data.ImageBytes]:
     return found
 
 
-def decode_rate(images: Sequence[data.ImageBytes]) -> float:
-    """Images decoded and cut to 224 pixels in a second, on all cores."""
+def core_seconds(call: Callable[[], Any], rounds: int = 2) -> float:
+    """What a call takes of the processor, over all threads; the least of some rounds after one that compiles."""
+    jax.block_until_ready(call())
+    found = []
+    for _ in range(rounds):
+        began = time.process_time()
+        jax.block_until_ready(call())
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+def decoding(images: Sequence[data.ImageBytes]) -> float:
+    """Core seconds to decode an image and cut it to 224 pixels."""
     crops = [[pixels.centre_crop]] * len(images)
-    began = time.perf_counter()
-    for _ in pixels.batches(images, crops, 224, 32):
-        pass
-    return len(images) / (time.perf_counter() - began)
+    return core_seconds(lambda: [None for _ in pixels.batches(images, crops, 224, 32)]) / len(images)
 
 
-def measure_models() -> tuple[dict[str, float], float, float]:
-    """Images a second of the towers; seconds of a prompt of all classes, and of the texts, for a chunk of images."""
+def models() -> tuple[dict[str, float], float, float]:
+    """Core seconds of an image in each tower; of a prompt of all classes, and of the texts, for a chunk of images."""
     towers: dict[str, float] = {}
     blank = np.zeros((32, 224, 224, 3), np.uint8)
+    encode, predict = (jax.jit(getattr(ClipBlackBox, name)) for name in ("encode_images", "predict"))
     for patch in (32, 16):
         clip = sizes.model(patch)
         box = sizes.black_box(clip, sizes.text_params(clip), CLASSES, image=sizes.image_params(clip))
-        encode = jax.jit(type(box).encode_images)
-        towers[f"ViT-B/{patch}"] = 32 / timing.best({"tower": lambda e=encode, b=box: e(b, blank)}, 2)["tower"]
+        towers[f"ViT-B/{patch}"] = core_seconds(functools.partial(encode, box, blank)) / 32
     handle = jax.tree.map(lambda leaf: np.concatenate([leaf] * (labelling.CHUNK // 32)), encode(box, blank))
-    predict = jax.jit(type(box).predict)
-    texts = list(map(str, range(CLASSES))) * (1 + TEXTS // CLASSES)
-    chunk = {
-        "prompt": lambda: predict(box, box.initial_prompt[None], handle),
-        "texts": lambda: box.predict_texts(texts[: CLASSES + TEXTS], handle),
-    }
-    seconds = timing.best(chunk, 2)
-    return towers, seconds["prompt"], seconds["texts"]
+    texts = (list(map(str, range(CLASSES))) * (1 + TEXTS // CLASSES))[: CLASSES + TEXTS]
+    prompt = core_seconds(lambda: predict(box, box.initial_prompt[None], handle))
+    return towers, prompt, core_seconds(lambda: box.predict_texts(texts, handle))
 
 
-def bundled_rate() -> float:
-    """Images of 64 pixels a second that the bundled model labels, files to answers, one prompt each."""
+def bundled() -> float:
+    """Core seconds in which the bundled model labels a photograph of 64 pixels, file to answer, by one prompt."""
     few = data.load(Config().data, seed=1)
     box = blackbox.load("bundled", few.class_names)
-    head = {"params": {f"Dense_{i}": {"kernel": np.zeros(size, np.float32), "bias": np.zeros(size[1], np.float32)}
-                       for i, size in enumerate(((24, 8), (8, 24)))}}  # fmt: skip
-    tuned = TunedModel(np.asarray(box.initial_prompt), head, box.identity, box.class_names)
-    images = [item.image for item in few.test[:512]]
-    labelling.answers(tuned, box, images[:256], top=1, threshold=0)  # compiles
-    began = time.perf_counter()
-    for first in (0, 256):
-        labelling.answers(tuned, box, images[first : first + 256], top=1, threshold=0)
-    return len(images) / (time.perf_counter() - began)
+    dense = {f"Dense_{i}": {"kernel": np.zeros(wide, np.float32), "bias": np.zeros(wide[1], np.float32)}
+             for i, wide in enumerate(((24, 8), (8, 24)))}  # fmt: skip
+    tuned = TunedModel(np.asarray(box.initial_prompt), {"params": dense}, box.identity, box.class_names)
+    images = [item.image for item in few.test[: labelling.CHUNK]]
+    return core_seconds(lambda: labelling.answers(tuned, box, images, top=1, threshold=0)) / len(images)
 
 
 def row_bytes(folder: Path) -> float:
@@ -129,20 +131,18 @@ def row_bytes(folder: Path) -> float:
 
 
 def listing(folder: Path) -> tuple[float, float, float]:
-    """Files listed in a second; bytes of memory that a listed path takes, and a unit of work."""
+    """Core seconds to list a file; bytes of memory that a listed path takes, and a unit of work."""
     for i in range(LISTED):
         place = folder / "photographs" / f"{i // 1000:04d}"
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{i:012d}.jpg").touch()
-    began = time.perf_counter()
-    units.find(str(folder / "photographs"))
-    rate = LISTED / (time.perf_counter() - began)
+    seconds = core_seconds(lambda: len(units.find(str(folder / "photographs")).images)) / LISTED
     (folder / "plan").mkdir()
     path_bytes = memory(lambda: units.plan([units.find(str(folder / "photographs"))], folder / "plan")) / LISTED
     shards = [(f"bucket/shards/{i:08d}.tar", 10**9) for i in range(LISTED)]
     found = units.Found("s3://bucket/shards", [], shards)
     unit_bytes = memory(lambda: [unit._asdict() for unit in units.plan([found], folder)]) / LISTED
-    return rate, path_bytes, unit_bytes
+    return seconds, path_bytes, unit_bytes
 
 
 def memory(call: Callable[[], Any]) -> float:
@@ -166,14 +166,12 @@ def request_bytes() -> float:
 def measure() -> Rates:
     """All of it, on this machine."""
     files = {side: files_of(wide) for side, wide in SIDES.items()}
-    decode = {side: decode_rate(images) for side, images in files.items()}
+    decode = {side: decoding(images) for side, images in files.items()}
     sizes_of_files = {side: float(np.mean([len(image.content) for image in images])) for side, images in files.items()}
-    towers, prompt, texts = measure_models()
+    towers, prompt, texts = models()
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         row, (listed, path, unit) = row_bytes(Path(one)), listing(Path(other))
-    return Rates(
-        decode, sizes_of_files, towers, prompt, texts, bundled_rate(), row, listed, path, unit, request_bytes()
-    )
+    return Rates(decode, sizes_of_files, towers, prompt, texts, bundled(), row, listed, path, unit, request_bytes())
 
 
 def digits(number: float) -> str:
@@ -191,33 +189,34 @@ def size(count: float) -> str:
     raise AssertionError
 
 
-def measured(rates: Rates, cores: int) -> str:
+def measured(rates: Rates) -> str:
     """The rates."""
-    rows: list[list[Any]] = [
-        [f"decoding a JPEG of {side} ({size(rates.file_bytes[side])})", f"{rate:,.0f} a second"]
-        for side, rate in rates.decode.items()
-    ]
-    rows += [[f"{name}'s image tower", f"{rate:,.1f} a second"] for name, rate in rates.tower.items()]
-    rows += [
-        [f"a prompt of {CLASSES} classes, once for {labelling.CHUNK} images", f"{rates.prompt:.2f} s"],
-        [f"{CLASSES + TEXTS} texts whose features are kept, {labelling.CHUNK} images", f"{rates.texts:.2f} s"],
-        ["the bundled model, 64-pixel files to labels", f"{rates.bundled:,.0f} a second"],
-        ["files of a local folder listed", f"{rates.listed:,.0f} a second"],
-        ["memory that a listed file takes", size(rates.path_bytes)],
-        ["memory that a shard takes", size(rates.unit_bytes)],
-        ["an image's row in the output", size(rates.row_bytes)],
-        [f"a request with an image and {CLASSES + TEXTS} texts", size(rates.request_bytes)],
-    ]
-    return table([f"measured on {cores} cores", ""], rows)
+    each = {f"decoding a JPEG of {side} ({size(rates.file_bytes[side])})": rate for side, rate in rates.decode.items()}
+    each |= {f"{name}'s image tower": rate for name, rate in rates.tower.items()}
+    each["the bundled model, 64-pixel files to labels"] = rates.bundled
+    each["listing a file of a local folder"] = rates.listed
+    each[f"a soft prompt of {CLASSES} classes, shared by {labelling.CHUNK} images"] = rates.prompt / labelling.CHUNK
+    each[f"{CLASSES + TEXTS} texts, whose features are kept"] = rates.texts / labelling.CHUNK
+    held = {
+        "a listed file in the driver's memory": rates.path_bytes,
+        "a shard in the driver's memory": rates.unit_bytes,
+        "an image's row in the output": rates.row_bytes,
+        f"a request with an image and {CLASSES + TEXTS} texts": rates.request_bytes,
+    }
+    rows = [[name, f"{digits(1000 * seconds)} ms", f"{digits(1 / seconds)} a second"] for name, seconds in each.items()]
+    return (
+        table(["an image", "of a core", "a core"], rows)
+        + "\n\n"
+        + table(["", "bytes"], [[name, size(count)] for name, count in held.items()])
+    )
 
 
-def costs(rates: Rates, cores: int) -> str:
+def costs(rates: Rates) -> str:
     """What each number of images costs on CPUs and GPUs."""
     side = next(iter(SIDES))
-    texts = rates.texts / labelling.CHUNK
     kinds = {
-        **{f"core hours, {name}": cores * (1 / rate + texts) for name, rate in rates.tower.items()},
-        f"core hours, decoding {side}": cores / rates.decode[side],
+        **{f"core hours, {name}": seconds for name, seconds in rates.tower.items()},
+        f"core hours, decoding {side}": rates.decode[side],
         "H200 hours, ViT-B/16 in half precision": 1 / H200_IMAGES,
     }
     rows: list[list[Any]] = [
@@ -229,7 +228,7 @@ def costs(rates: Rates, cores: int) -> str:
     rows.append([f"output files, {ON_A_SHARD:,} images a shard", *(f"{n:,}" for n in shards)])
     rows.append(["driver's memory, shards", *(size(rates.unit_bytes * n) for n in shards)])
     rows.append(["driver's memory, single files", *(size(rates.path_bytes * n) for n in SCALES.values())])
-    rows.append(["hours to list single files", *(digits(n / rates.listed / 3600) for n in SCALES.values())])
+    rows.append(["hours to list single files", *(digits(n * rates.listed / 3600) for n in SCALES.values())])
     return table(["images", *SCALES], rows)
 
 
@@ -264,7 +263,7 @@ def gives_way(rates: Rates) -> str:
     rows = [
         [
             side,
-            f"{H200_IMAGES / rates.decode[side] * (os.cpu_count() or 1):,.0f} cores",
+            f"{digits(H200_IMAGES * rates.decode[side])} cores",
             f"{8 * H200_IMAGES * rates.file_bytes[side] / 1e9:.1f} Gbit/s",
         ]
         for side in SIDES
@@ -279,17 +278,17 @@ def gives_way(rates: Rates) -> str:
 def page(rates: Rates, load: float) -> str:
     """The results as Markdown."""
     cores = len(os.sched_getaffinity(0))
-    busy = " Other jobs kept it busy: times are provisional, bytes stand." if load > 0.5 * cores else ""
+    busy = " Other jobs kept it busy: times are upper bounds." if load > 0.5 * cores else ""
     return "\n\n".join(
         [
             "# Labelling at scale",
             f"`python -m benchmarks.labelling` on {cores} {platform.machine()} cores, JAX {jax.__version__} on "
             f"{jax.default_backend()}, float32; load average before it {load:.1f}.{busy} ViT-B has random weights. The "
-            f"H200's rates are [those measured there](gpu_h200.md): {H200_IMAGES:,} images a second is PyTorch's "
+            f"H200's rate is [the one measured there](gpu_h200.md): {H200_IMAGES:,} images a second is PyTorch's "
             "ViT-B/16 image tower in float16, for want of our own there.",
-            measured(rates, cores),
-            f"With {CLASSES} classes and {TEXTS} more texts, as the default asks:",
-            costs(rates, cores),
+            measured(rates),
+            f"With {CLASSES} classes and {TEXTS} more texts, as the default asks, which cost an image nothing more:",
+            costs(rates),
             requests(rates),
             gives_way(rates),
         ]

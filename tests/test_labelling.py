@@ -129,6 +129,7 @@ def test_a_shard_that_changed_since_it_was_labelled_is_refused(tmp_path):
         ("nowhere", "nowhere: no such file or folder; check the path"),
         ("empty", "holds no image and no shard"),
         ("all/inner/0.png", "labels folders and shards"),
+        ("s3://key:secret@bucket/x", "a source's URL has a key in it"),
         ("nonsense://x", "nonsense://x: cannot be opened"),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_shard_that_kills_every_actor_is_named_and_the_others_are_labelled(
 ):
     monkeypatch.setattr(on_ray, "Actor", dying.Always)
     sources = [str(small.shard(tmp_path / f"{name}.tar", range(2))) for name in ("doomed", "well")]
-    with pytest.raises(UserError, match="1 of 2 shards could not be read; the others are labelled"):
+    with pytest.raises(UserError, match="1 of 2 parts could not be labelled; the others are"):
         label(checkpoint, tmp_path / "out", *sources)
 
     assert "doomed.tar: 5 actors were lost at it" in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_a_shard_that_cannot_be_read_is_named_and_labelled_once_it_can(cluster, 
     good, bad = (small.table(tmp_path / f"{name}.parquet", range(3)) for name in ("good", "bad"))
     content = bad.read_bytes()
     bad.write_bytes(content[:-100])
-    with pytest.raises(UserError, match="1 of 2 shards could not be read"):
+    with pytest.raises(UserError, match="1 of 2 parts could not be labelled"):
         label(checkpoint, tmp_path / "out", str(good), str(bad))
     assert "bad.parquet: cannot be read as Parquet" in capsys.readouterr().err
     bad.write_bytes(content)

@@ -4,6 +4,7 @@ Ray Data hands the units out, and again what an actor or a machine was lost with
 environment, the model, the output and sources that are folders under the same paths.
 """
 
+import contextlib
 import functools
 import os
 import sys
@@ -149,7 +150,7 @@ def label(
         output.forget_tries(folder)
         counts = output.count(folder)
     if failed:
-        raise UserError(f"{len(failed)} of {len(planned)} shards could not be read; the others are labelled")
+        raise UserError(f"{len(failed)} of {len(planned)} parts could not be labelled; the others are")
     return counts
 
 
@@ -180,10 +181,10 @@ def _check_apart(folder: Path, found: Sequence[units.Found]) -> None:
 def _run(
     waiting: Sequence[units.Unit], actor: Any, arguments: tuple, options: dict[str, Any], stream: TextIO
 ) -> list[str]:
-    """Labels the units; returns the errors of those that cannot be read, each of which it has said."""
+    """Labels the units; returns the errors of those that cannot be labelled, each of which it has said."""
     errors, done, images = [], 0, 0
     try:
-        with EncodingProgress(len(waiting), stream, verb="labell", of="parts") as progress:
+        with _cluster(), EncodingProgress(len(waiting), stream, verb="labell", of="parts") as progress:
             for told in _results(waiting, actor, arguments, options, stream):
                 if told["of_model"]:
                     raise UserError(told["error"])
@@ -200,10 +201,21 @@ def _run(
     return errors
 
 
+@contextlib.contextmanager
+def _cluster() -> Iterator[None]:
+    """Inside, Ray has the cluster that RAY_ADDRESS names, or one on this machine, and prints nothing."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        if ray.is_initialized():
+            yield
+            return
+        _connect()
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
 def _connect() -> None:
-    """Joins the cluster that RAY_ADDRESS names, or starts one on this machine; Ray's own chatter goes to its logs."""
-    if ray.is_initialized():
-        return
     for name, value in (("RAY_BACKEND_LOG_LEVEL", "fatal"), ("RAY_USAGE_STATS_ENABLED", "0")):
         os.environ.setdefault(name, value)
     sys.stderr.flush()
@@ -213,6 +225,12 @@ def _connect() -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "os.fork")  # what is forked here starts Ray's own programs
             ray.init(log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = os.environ.get("RAY_ADDRESS", "")
+        raise UserError(
+            f"--engine=ray: no cluster can be joined or started (RAY_ADDRESS={where}: {str(error).splitlines()[0]}); "
+            "start it, or unset RAY_ADDRESS to use this machine"
+        ) from error
     finally:
         os.dup2(screen, 2)
         os.close(screen)
@@ -223,13 +241,13 @@ def _results(
     waiting: Sequence[units.Unit], actor: Any, arguments: tuple, options: dict[str, Any], stream: TextIO
 ) -> Iterator[dict[str, Any]]:
     """What became of each unit, as it is done."""
-    _connect()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if options.get("num_gpus", 0) > gpus:
         print(f"the cluster has {gpus} GPUs; waiting for {options['num_gpus']}", file=stream, flush=True)
-    usual = {"concurrency": gpus, "num_gpus": 1} if gpus else {"concurrency": len(ray.nodes())}
+    machines = sum(node["Alive"] for node in ray.nodes())
+    usual = {"concurrency": gpus, "num_gpus": 1} if gpus else {"concurrency": machines}
     if "concurrency" not in options:
         usual["concurrency"] = min(usual["concurrency"], len(waiting))
     with silenced("ray.data"):

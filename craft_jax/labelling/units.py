@@ -53,6 +53,8 @@ def opened(root: str) -> tuple[fs.FileSystem, str]:
     """The file system of a source, and the source's path in it; raises UserError where it has none that is known."""
     if "://" not in root:
         return fs.LocalFileSystem(), root
+    if "@" in root.partition("://")[2].partition("/")[0]:  # it would go into the plan
+        raise UserError("a source's URL has a key in it; give the key as its store has it, such as AWS_ACCESS_KEY_ID")
     try:
         return fs.FileSystem.from_uri(root)
     except (pa.ArrowException, OSError, ValueError, ImportError) as error:

@@ -113,6 +113,14 @@ def test_a_shard_that_is_cut_off_is_one_line(tmp_path):
             read(unit)
 
 
+def test_a_shard_that_is_named_twice_is_one_unit(tmp_path):
+    root = small.folder(tmp_path / "all", [])
+    root.mkdir()
+    file = small.shard(root / "a.tar", range(3))
+
+    assert len(units.missing(planned(tmp_path, root, file, file), [])) == 1
+
+
 def test_a_shard_that_changed_since_it_was_labelled_is_refused(tmp_path):
     file = small.shard(tmp_path / "a.tar", range(3))
     done = [unit.part for unit in planned(tmp_path, file)]

@@ -158,7 +158,7 @@ def missing(units: Sequence[Unit], parts: Iterable[str]) -> list[Unit]:
     """
     there = set(parts)
     addresses = {part.rpartition("-")[0] for part in there if part.startswith("shard-")}
-    waiting = [unit for unit in dict.fromkeys(units) if unit.part not in there]
+    waiting = [unit for part, unit in {unit.part: unit for unit in units}.items() if part not in there]
     for unit in waiting:
         if unit.kind != IMAGES and unit.part.rpartition("-")[0] in addresses:
             raise UserError(

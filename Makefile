@@ -8,7 +8,7 @@ TWO_AT_A_TIME = -n 2 --dist loadfile
 SHAPES = $(addprefix tests/test_,mathematics.py estimators.py gauss_newton.py stacked.py text_tower.py vit.py probing.py texts.py \
 	scores.py encoding.py clients.py siglip.py)
 
-.PHONY: demo test test-slow test-torch test-oldest test-newest bench bench-gpu wheels docs clean
+.PHONY: demo test test-slow test-torch test-ray test-oldest test-newest bench bench-gpu wheels docs clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/craft-jax tune --config=demo
@@ -27,6 +27,11 @@ test-slow: $(VENV)/.installed-test
 test-torch: $(VENV)/.installed-test
 	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0 'sentencepiece>=0.2,<0.3' 'protobuf>=4'
 	$(RUN) -m pytest tests/test_resnet.py tests/test_convert_openai.py tests/test_siglip.py
+
+# Labelling and sweeps on Ray: a cluster of two nodes on this machine, whose actors are killed.
+test-ray: $(VENV)/.installed-test
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(RUN) -m pytest -m 'slow or not slow' -k 'not submitit' tests/test_labelling.py tests/test_on_ray.py tests/test_engines.py
 
 # The default tests, or some, on the lowest versions that setup.cfg admits; and on Python 3.13, or 3.12, where one is at hand,
 # with the newest versions, each time anew, and transformers 5, which the tests' own extra holds back.

@@ -1,5 +1,6 @@
 """What the commands share: reading flags, and turning a user's mistake into one line and a non-zero exit."""
 
+import ast
 import contextlib
 import io
 import os
@@ -9,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
+from typing import Any
 
 from absl import flags
 
@@ -83,6 +85,21 @@ def exit_on_user_error(main: Callable[[list[str]], None], argv: list[str], *, in
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
+
+
+def engine_options(options: Sequence[str]) -> dict[str, Any]:
+    """What --engine_option has, NAME=VALUE each, the values as Python's literals or else as text; raises UserError."""
+    return dict(map(_engine_option, options))
+
+
+def _engine_option(option: str) -> tuple[str, Any]:
+    name, equals, value = option.partition("=")
+    if not equals or not name.isidentifier():
+        raise UserError(f"--engine_option={option} must be NAME=VALUE, such as timeout_min=120")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
 
 
 @contextlib.contextmanager

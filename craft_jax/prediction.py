@@ -17,24 +17,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import numpy as np
 from absl import flags
 from jaxtyping import Float
-from PIL import Image
 
-from craft_jax import folders
-from craft_jax.cli import called, elsewhere, parse
+from craft_jax import folders, labelling
+from craft_jax.cli import called, elsewhere, engine_options, parse
 from craft_jax.config import ApiConfig
-from craft_jax.data import ImageFile, LazyImage, as_images, folder
+from craft_jax.data import ImageFile, as_images, folder
 from craft_jax.errors import UserError, on_command_line
 from craft_jax.files import json_text, one_line, shown
-from craft_jax.precision import in_32_bits
 
 if TYPE_CHECKING:
     from craft_jax.blackbox import BlackBox
     from craft_jax.tuned_model import TunedModel
 
-_USAGE = "usage: {} --checkpoint=WORKDIR IMAGE|FOLDER|- ..."
-_UNSURE = "unsure"
+_USAGE = """usage: {0} --checkpoint=WORKDIR IMAGE|FOLDER|- ...
+       {0} --checkpoint=WORKDIR --engine=ray --output=FOLDER FOLDER|FILE.parquet|FILE.tar|URL ..."""
 _WIDEST = 50, 30  # columns of the table that are kept in line: image and label
-_CHUNK = 256  # images labelled between two prints; each chunk asks for every class's text once
 
 
 def predict(tuned: "TunedModel", black_box: "BlackBox", images: Any) -> Float[np.ndarray, "N C"]:
@@ -49,61 +46,26 @@ def predict(tuned: "TunedModel", black_box: "BlackBox", images: Any) -> Float[np
     Raises:
       UserError: naming an image that cannot be read, or where the model was tuned for another black box.
     """
-    return _probabilities(tuned, black_box, as_images(images))
-
-
-@in_32_bits
-def _probabilities(tuned: "TunedModel", black_box: "BlackBox", images: Sequence[LazyImage]) -> Float[np.ndarray, "N C"]:
-    # Imported here, so that --help and a wrong command line answer at once.
-    import jax
-
-    from craft_jax import encoding, evaluation, tuned_model
-    from craft_jax.blackbox import Metered
-
-    tuned_model.check_fit(tuned, black_box)
-    metered = Metered(black_box, budget=None)
-    handle = encoding.Encoder(metered).centre_crops(images)
-    _, refined = evaluation.logits(metered, tuned, handle, len(images))
-    return np.asarray(jax.nn.softmax(refined))
+    return labelling.probabilities(tuned, black_box, as_images(images))
 
 
 class _Answer(NamedTuple):
-    """What is said of an image: its best classes with their probabilities, or why it could not be read."""
+    """An image file and what is said of it: its best classes with their probabilities, or why it could not be read."""
 
     path: Path
     best: list[tuple[str, float]]
     error: str
 
 
-class _Attempt:
-    """An image file that opens as a blank where it cannot be read, so that the rest of its chunk goes on."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = ImageFile(path)
-        self.name = self._file.name
-        self.error = ""
-
-    def open(self) -> Image.Image:
-        """The image in RGB, or a blank."""
-        try:
-            return self._file.open()
-        except UserError as error:
-            self.error = str(error)
-            return Image.new("RGB", (1, 1))
-
-    def fingerprint(self) -> str:
-        """Of the file."""
-        return self._file.fingerprint()
-
-
-def _answers(tuned: "TunedModel", black_box: "BlackBox", paths: Sequence[Path], top: int) -> Iterator[_Answer]:
+def _answers(
+    tuned: "TunedModel", black_box: "BlackBox", paths: Sequence[Path], top: int, threshold: float
+) -> Iterator[_Answer]:
     """The answer to each image, a chunk at a time."""
-    for first in range(0, len(paths), _CHUNK):
-        chunk = paths[first : first + _CHUNK]
-        attempts = [_Attempt(path) for path in chunk]
-        probabilities = _probabilities(tuned, black_box, attempts)
-        for path, attempt, row in zip(chunk, attempts, probabilities, strict=True):
-            yield _Answer(path, [] if attempt.error else _best(row, tuned.class_names, top), attempt.error)
+    for first in range(0, len(paths), labelling.CHUNK):
+        chunk = paths[first : first + labelling.CHUNK]
+        images = [ImageFile(path) for path in chunk]
+        found = labelling.answers(tuned, black_box, images, top=top, threshold=threshold)
+        yield from (_Answer(path, *answer) for path, answer in zip(chunk, found, strict=True))
 
 
 def _flags() -> flags.FlagValues:
@@ -121,6 +83,15 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_float(
         "threshold", 0.0, "Probability, 0 to 1, below which an image is called unsure.", flag_values=values
     )
+    flags.DEFINE_enum(
+        "engine", "local", ["local", "ray"], "Where images are labelled: here, or on a Ray cluster.", flag_values=values
+    )
+    flags.DEFINE_string("output", None, "With --engine=ray, the folder that the labels go to.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "engine_option", [], "With --engine=ray, NAME=VALUE for its actors, such as num_gpus=1.", flag_values=values
+    )
+    flags.DEFINE_string("image_column", "image", "With --engine=ray, Parquet's column of images.", flag_values=values)
+    flags.DEFINE_string("key_column", "", "With --engine=ray, Parquet's column of names.", flag_values=values)
     flags.DEFINE_bool("json", False, "Prints JSON lines instead of a table.", flag_values=values)
     return values
 
@@ -135,12 +106,16 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
     usage = _USAGE.format(called(argv, "craft_jax.predict"))
     given, images = parse(_flags(), argv, usage=usage)
     if not given.checkpoint or not images:
-        raise UserError(f"a checkpoint and at least one image are needed; {usage}")
+        raise UserError(f"a checkpoint and at least one image are needed; {usage.splitlines()[0]}")
     checkpoint = folders.named(given.checkpoint, "--checkpoint")
     if given.top < 1:
         raise UserError(f"--top={given.top} must be at least 1")
     if not 0 <= given.threshold <= 1:
         raise UserError(f"--threshold={given.threshold} must be a probability from 0 to 1")
+    _check_engine(given)
+    if given.engine == "ray":
+        _label_on_ray(given, checkpoint, images)
+        return
     if given.link and not given.sort:
         raise UserError("--link says how --sort puts images into folders; give --sort=FOLDER with it")
     if given.csv and (given.json or given.top > 1):
@@ -167,24 +142,55 @@ def main(argv: list[str], stdin: TextIO = sys.stdin) -> None:
         show = _show_json if given.json else functools.partial(_show_row, *_widths(paths, tuned.class_names))
         if given.csv:
             show = _to_csv(files.enter_context(csv_of_labels(folders.expanded(given.csv, "--csv"))), len(paths), files)
-        answers = _answers(tuned, black_box, paths, given.top)
-        if given.threshold:
-            answers = (_or_unsure(answer, given.threshold) for answer in answers)
+        answers = _answers(tuned, black_box, paths, given.top, given.threshold)
         if given.sort:
             answers = _sorted(answers, folders.expanded(given.sort, "--sort"), given.link)
         unread, unsure, total = _show_all(answers, show, given.threshold)
     if given.csv:
-        told = f", {unsure:,} of them {_UNSURE}" if given.threshold else ""
+        told = f", {unsure:,} of them {labelling.UNSURE}" if given.threshold else ""
         print(f"{total - unread:,} images labelled{told}: {one_line(given.csv)}", flush=True)
     if unread:
         raise UserError(f"{unread} of {total} images could not be read")
 
 
-def _or_unsure(answer: _Answer, threshold: float) -> _Answer:
-    """The answer with `unsure` in the place of a label whose probability is below the threshold."""
-    if answer.error or answer.best[0][1] >= threshold:
-        return answer
-    return answer._replace(best=[(_UNSURE, answer.best[0][1]), *answer.best[1:]])
+_OF_RAY = ("output", "engine_option", "image_column", "key_column")
+_OF_ONE_PROCESS = ("csv", "json", "sort", "link")
+
+
+def _check_engine(given: flags.FlagValues) -> None:
+    """Raises UserError for a flag of the other engine."""
+    for name in _OF_RAY if given.engine == "local" else _OF_ONE_PROCESS:
+        if given[name].value != given[name].default:
+            needs = "needs --engine=ray" if given.engine == "local" else "does not go with --engine=ray, which writes"
+            raise UserError(f"--{name} {needs}" + ("" if given.engine == "local" else " Parquet to --output"))
+    if given.engine == "ray" and not given.output:
+        raise UserError("--engine=ray needs --output=FOLDER, where labels and what is needed to resume are kept")
+
+
+def _label_on_ray(given: flags.FlagValues, checkpoint: Path, sources: Sequence[str]) -> None:
+    """Labels collections; says what became of them."""
+    output = folders.named(given.output, "--output").absolute()
+    options = engine_options(given.engine_option)
+
+    from craft_jax import tuned_model
+    from craft_jax.labelling import on_ray
+    from craft_jax.training import checkpoints
+
+    tuned = checkpoints.open_for_prediction(checkpoint).tuned
+    counts = on_ray.label(
+        sources,
+        output,
+        tuned,
+        model=given.model or "",
+        digest=checkpoints.checksum(tuned_model.arrays(tuned)),
+        how=on_ray.Labels(given.top, given.threshold, given.image_column, given.key_column),
+        options=options,
+        stream=sys.stderr,
+    )
+    unsure = f", {counts.unsure:,} of them {labelling.UNSURE}" if given.threshold else ""
+    print(f"{counts.images - counts.unread:,} images labelled{unsure}: {one_line(str(output / 'labels'))}", flush=True)
+    if counts.unread:
+        raise UserError(f"{counts.unread} of {counts.images} images could not be read; the column error says why")
 
 
 def _sorted(answers: Iterator[_Answer], folder: Path, link: bool) -> Iterator[_Answer]:
@@ -212,7 +218,7 @@ def _to_csv(
         label, probability = ("", 0.0) if answer.error else answer.best[0]
         write(answer.path, label, probability, answer.error)
         count = next(done)
-        if count % _CHUNK == 0 or count == images:  # a chunk is labelled at once
+        if count % labelling.CHUNK == 0 or count == images:  # a chunk is labelled at once
             progress.show(count)
 
     return show
@@ -261,10 +267,6 @@ def _listed(stdin: TextIO) -> Iterator[str]:
         stdin.reconfigure(errors="surrogateescape")
     lines = (line.removeprefix("\ufeff").strip() for line in stdin)
     return (line for line in lines if line)
-
-
-def _best(row: np.ndarray, class_names: tuple[str, ...], top: int) -> list[tuple[str, float]]:
-    return [(class_names[label], float(row[label])) for label in np.argsort(-row, kind="stable")[:top]]
 
 
 def _show_json(answer: _Answer) -> None:

@@ -109,6 +109,7 @@ class EncodingProgress:
       stream: where to show, a bar on a terminal and a line now and then elsewhere; None shows nothing.
       clock: seconds.
       verb: what is done to them, but for its ending.
+      of: what they are.
     """
 
     def __init__(
@@ -117,8 +118,9 @@ class EncodingProgress:
         stream: TextIO | None,
         clock: Callable[[], float] = time.monotonic,
         verb: str = "encod",
+        of: str = "images",
     ) -> None:
-        self._images, self._stream, self._clock, self._verb = images, stream, clock, verb
+        self._images, self._stream, self._clock, self._verb, self._of = images, stream, clock, verb, of
         self._pace, self._shown = Pace(images, clock), clock()
         self._bar = tqdm.tqdm(
             total=images,
@@ -127,7 +129,7 @@ class EncodingProgress:
             delay=_MOMENT,
             leave=False,
             **_width(stream),
-            bar_format=verb + "ing {n_fmt}/{total_fmt} images, {desc}{bar:10}",
+            bar_format=verb + "ing {n_fmt}/{total_fmt} " + of + ", {desc}{bar:10}",
         )
 
     def __enter__(self) -> "EncodingProgress":
@@ -149,7 +151,7 @@ class EncodingProgress:
         if self._stream is None or not self._bar.disable or now - self._shown < _BETWEEN_LINES:
             return
         self._shown = now
-        line = f"{self._verb}ed {done:,} of {self._images:,} images, {left} left"
+        line = f"{self._verb}ed {done:,} of {self._images:,} {self._of}, {left} left"
         print(line, file=self._stream, flush=True)
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(craft_jax.__file__).parent
 ROOMS = [
     "errors", "files", "folders", "cli", "randomness", "precision", "config", "data", "blackbox", "method",
     "distributed", "progress", "encoding", "tuned_model", "evaluation", "language", "reporting", "training", "watch",
-    "prediction", "predict", "export", "main", "sweep", "clients", "serve", "__main__",
+    "labelling", "prediction", "predict", "export", "main", "sweep", "clients", "serve", "__main__",
 ]  # fmt: skip
 MOST_FILES, MOST_LINES = 12, 300
 

@@ -4,7 +4,7 @@
 Nothing here knows a model.
 """
 
-from craft_jax.data import pixels, sources
+from craft_jax.data import pixels, sources, tree
 from craft_jax.data.arrays import as_images, from_arrays
 from craft_jax.data.fewshot import FewShotSet, Labelled, draw_shots
 from craft_jax.data.held_out import hold_out, notes_of
@@ -34,4 +34,5 @@ __all__ = [
     "pixels",
     "read",
     "sources",
+    "tree",
 ]

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import re
 import sys
 import zipfile
 import zlib
@@ -201,7 +202,8 @@ def _read(source: Path | io.BytesIO, name: str, *, smallest: bool = False) -> Im
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such image; check the path") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name}: not a readable image ({error}); replace it or take it out of the set") from error
+        reason = re.sub(r" <_io.BytesIO object at \w+>", "", str(error))
+        raise UserError(f"{name}: not a readable image ({reason}); replace it or take it out of the set") from error
 
 
 def _from_16_bits(source: Path | io.BytesIO, high: np.ndarray) -> Image.Image:

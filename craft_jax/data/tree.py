@@ -59,6 +59,11 @@ def is_unread(path: Path) -> bool:
     return suffix in UNREAD_SUFFIXES or bool(suffix and suffix not in IMAGE_SUFFIXES and _opens(path))
 
 
+def is_named_image(name: str) -> bool:
+    """Whether a file that is not on this machine is an image, of a format that is read or not, by its suffix alone."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES
+
+
 def _opens(path: Path) -> bool:
     if not path.is_file():  # to open a named pipe is to wait for who writes to it
         return False

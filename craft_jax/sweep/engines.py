@@ -4,7 +4,6 @@ The engine finds the machines, waits for them and starts again what they lose. E
 the sweep's workdir and the photographs under the same paths.
 """
 
-import ast
 import contextlib
 import os
 import signal
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from craft_jax.cli import engine_options
 from craft_jax.errors import RESUMABLE, UserError, needed
 from craft_jax.sweep import processes
 from craft_jax.sweep.processes import Failure, Share
@@ -132,7 +132,7 @@ def build(name: str, options: Sequence[str], workdir: Path, parallel: int) -> En
       NotInstalled: where the engine is not.
       UserError: where it does not take the options.
     """
-    pairs = dict(map(_pair, options))
+    pairs = engine_options(options)
     try:
         return _Submitit(pairs, workdir, parallel) if name == "submitit" else _Ray(pairs, parallel)
     except (AssertionError, NameError, TypeError, ValueError) as error:
@@ -140,16 +140,6 @@ def build(name: str, options: Sequence[str], workdir: Path, parallel: int) -> En
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"--engine={name} does not take its --engine_option: {reason}") from error
-
-
-def _pair(option: str) -> tuple[str, Any]:
-    name, equals, value = option.partition("=")
-    if not equals or not name.isidentifier():
-        raise UserError(f"--engine_option={option} must be NAME=VALUE, such as timeout_min=120")
-    try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return name, value
 
 
 class _Submitit:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import craft_jax
-from craft_jax import cli, main, prediction, training
+from craft_jax import cli, labelling, main, prediction, training
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.training import checkpoints
 from craft_jax.tuned_model import TunedModel
@@ -291,7 +291,7 @@ def mixed(tmp_path):
 
 
 def test_an_image_that_predict_cannot_read_is_a_line_and_the_rest_goes_on(tuned, mixed, capsys, monkeypatch):
-    monkeypatch.setattr(prediction, "_CHUNK", 2)
+    monkeypatch.setattr(labelling, "CHUNK", 2)
     with pytest.raises(UserError, match="^2 of 5 images could not be read$"):
         prediction.main(["predict", f"--checkpoint={tuned}", *map(str, mixed)])
     shown = capsys.readouterr()
@@ -315,14 +315,14 @@ def test_predict_as_json_says_in_its_place_why_an_image_cannot_be_read(tuned, mi
 
 
 def test_predict_prints_each_chunk_as_it_is_done(tuned, capsys, monkeypatch):
-    printed, label = [], prediction._probabilities
+    printed, label = [], labelling.answers
 
-    def listening(*arguments):
+    def listening(*arguments, **how):
         printed.append(len(capsys.readouterr().out.splitlines()))
-        return label(*arguments)
+        return label(*arguments, **how)
 
-    monkeypatch.setattr(prediction, "_CHUNK", 2)
-    monkeypatch.setattr(prediction, "_probabilities", listening)
+    monkeypatch.setattr(labelling, "CHUNK", 2)
+    monkeypatch.setattr(labelling, "answers", listening)
     last = _predict(capsys, f"--checkpoint={tuned}", *sorted(PIZZA.iterdir())[:5])
 
     assert [*printed, len(last)] == [0, 2, 2, 1]

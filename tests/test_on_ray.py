@@ -128,7 +128,7 @@ def test_a_command_that_is_killed_goes_on_where_it_was(checkpoint, tmp_path):
     sources = [str(small.shard(tmp_path / f"{i}.tar", range(40 * i, 40 * i + 40))) for i in range(12)]
     command = [sys.executable, "-m", "craft_jax.predict", f"--checkpoint={checkpoint}", "--engine=ray"]
     command += ["--engine_option=concurrency=1", f"--output={tmp_path / 'out'}", *sources]
-    environment = {name: value for name, value in processes.environment().items() if name != "RAY_ADDRESS"}
+    environment = processes.environment(RAY_ADDRESS="local")  # a cluster of its own, which dies with it
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         while not list((tmp_path / "out" / "labels").glob("*.parquet")):
             assert child.poll() is None, child.stderr.read()

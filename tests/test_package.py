@@ -84,7 +84,7 @@ for missing in ("evosax", "matplotlib", "tensorflow_datasets"):
     sys.modules[missing] = None
 import craft_jax
 for module in pkgutil.walk_packages(craft_jax.__path__, "craft_jax."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith(("__main__", "on_ray")):  # Ray's own command alone imports the latter
         importlib.import_module(module.name)
 from craft_jax.sweep import plot
 def told(what):

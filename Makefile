@@ -8,7 +8,7 @@ TWO_AT_A_TIME = -n 2 --dist loadfile
 SHAPES = $(addprefix tests/test_,mathematics.py estimators.py gauss_newton.py stacked.py text_tower.py vit.py probing.py texts.py \
 	scores.py encoding.py clients.py)
 
-.PHONY: demo test test-slow test-torch test-oldest test-newest bench bench-gpu wheels docs clean
+.PHONY: demo test test-slow test-torch test-clients test-oldest test-newest bench bench-gpu wheels docs clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/craft-jax tune --config=demo
@@ -27,6 +27,11 @@ test-slow: $(VENV)/.installed-test
 test-torch: $(VENV)/.installed-test
 	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(RUN) -m pytest tests/test_resnet.py tests/test_convert_openai.py
+
+# Clients in processes of their own over Flower, which it installs.
+test-clients: $(VENV)/.installed-test
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[clients]'
+	$(RUN) -m pytest -m 'slow or not slow' tests/test_flower.py
 
 # The default tests, or some, on the lowest versions that setup.cfg admits; and on Python 3.13, or 3.12, where one is at hand,
 # with the newest versions, each time anew, and transformers 5, which the tests' own extra holds back.

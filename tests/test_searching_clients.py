@@ -136,10 +136,12 @@ def test_the_head_at_home_is_made_of_a_clients_own_photographs_each_once(config,
     run = parts.assemble(small_black_box, federation, config, _how())
     heads = simulation._heads_at_home(run, run.party.state)
 
+    def zero_shot_of(i, view):
+        return run.zero_shot(jax.tree.map(lambda leaf: leaf[i, view, : run.images[i]], run.party.views))
+
     for i, head in enumerate(heads):
-        own = jax.tree.map(lambda leaf, i=i: leaf[i], run.party.views)
-        views = [jax.tree.map(lambda leaf, v=v: leaf[v, : run.images[i]], own) for v in range(config.data.views)]
-        answers = np.stack([run.zero_shot(view) for view in views])
+        views = range(config.data.views)
+        answers = np.stack([zero_shot_of(i, view) for view in views])
         labels = np.array([item.label for item in federation.holdings[i].train])
         expected = client.head_of(client.of_views(answers, labels, run.classes), len(views))
         np.testing.assert_allclose(head.weights, expected.weights, rtol=1e-3, atol=1e-4)

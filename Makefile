@@ -8,7 +8,7 @@ TWO_AT_A_TIME = -n 2 --dist loadfile
 SHAPES = $(addprefix tests/test_,mathematics.py estimators.py gauss_newton.py stacked.py text_tower.py vit.py probing.py texts.py \
 	scores.py encoding.py clients.py siglip.py)
 
-.PHONY: demo test test-slow test-torch test-ray test-oldest test-newest bench bench-gpu wheels docs clean
+.PHONY: demo test test-slow test-torch test-ray test-clients test-oldest test-newest bench bench-gpu wheels docs clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/craft-jax tune --config=demo
@@ -32,6 +32,11 @@ test-torch: $(VENV)/.installed-test
 test-ray: $(VENV)/.installed-test
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 	$(RUN) -m pytest -m 'slow or not slow' -k 'not submitit' tests/test_labelling.py tests/test_on_ray.py tests/test_engines.py
+
+# Clients in processes of their own over Flower, which it installs.
+test-clients: $(VENV)/.installed-test
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[clients]'
+	$(RUN) -m pytest -m 'slow or not slow' tests/test_flower.py
 
 # The default tests, or some, on the lowest versions that setup.cfg admits; and on Python 3.13, or 3.12, where one is at hand,
 # with the newest versions, each time anew, and transformers 5, which the tests' own extra holds back.

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from craft_jax import data
-from craft_jax.clients import searching, splits
-from craft_jax.clients.searching import mixing, parts, steps
+from craft_jax.clients import client, searching, splits
+from craft_jax.clients.searching import mixing, parts, simulation, steps
 from craft_jax.clients.settings import ClientsConfig, parse_split
 from craft_jax.distributed import devices
 from craft_jax.errors import Interrupted, UserError
@@ -126,3 +126,23 @@ def test_unequal_clients_keep_their_own_photographs(config, small_black_box):
     assert run.images == (3, 4, 4)
     np.testing.assert_array_equal(run.party.labels[0], [item.label for item in (*fewer.train, fewer.train[0])])
     np.testing.assert_array_equal(run.party.views[0][:, 3], run.party.views[0][:, 0])
+
+
+@pytest.mark.slow
+def test_the_head_at_home_is_made_of_a_clients_own_photographs_each_once(config, small_black_box):
+    federation = _federation(config)
+    fewer = dataclasses.replace(federation.holdings[0], train=federation.holdings[0].train[:3])
+    federation = dataclasses.replace(federation, holdings=(fewer, *federation.holdings[1:]))
+    run = parts.assemble(small_black_box, federation, config, _how())
+    heads = simulation._heads_at_home(run, run.party.state)
+
+    def zero_shot_of(i, view):
+        return run.zero_shot(jax.tree.map(lambda leaf: leaf[i, view, : run.images[i]], run.party.views))
+
+    for i, head in enumerate(heads):
+        views = range(config.data.views)
+        answers = np.stack([zero_shot_of(i, view) for view in views])
+        labels = np.array([item.label for item in federation.holdings[i].train])
+        expected = client.head_of(client.of_views(answers, labels, run.classes), len(views))
+        np.testing.assert_allclose(head.weights, expected.weights, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(head.bias, expected.bias, rtol=1e-3, atol=1e-4)

@@ -139,9 +139,8 @@ class Client:
 
     def personal(self, head: StackedHead) -> Personal:
         """The head, and the same with this client's own mix of classes as prior."""
-        own = stacked.apply(head, self.answers.held_out)
-        bias = measures.own_mix_bias(own, self.answers.held_out_labels, self.own.counts / self.views)
-        return Personal(head, StackedHead(head.weights, (head.bias + bias).astype(np.float32)))
+        images = self.own.counts / self.views
+        return Personal(head, of_own_mix(head, self.answers.held_out, self.answers.held_out_labels, images))
 
     def personal_sums(self, total: stacked.Statistics) -> Personal:
         """From trust-weighted sums of what clients showed; what this one held back of its own is added here."""
@@ -211,6 +210,17 @@ def head_of(of: stacked.Statistics, views: int) -> StackedHead:
             np.zeros((len(of.scatter), len(of.counts)), np.float32), np.zeros(len(of.counts), np.float32)
         )
     return stacked.fit(of, max(images.sum() / held, 1.0))
+
+
+def of_own_mix(
+    head: StackedHead,
+    held_out: Float[np.ndarray, "H T"],
+    labels: Int[np.ndarray, " H"],
+    images: Float[np.ndarray, " C"],
+) -> StackedHead:
+    """The head with a client's own mix of classes as prior, by its held-out photographs (`measures.own_mix_bias`)."""
+    bias = measures.own_mix_bias(stacked.apply(head, held_out), labels, images)
+    return StackedHead(head.weights, (head.bias + bias).astype(np.float32))
 
 
 def change(head: StackedHead, answers: Float[np.ndarray, "N T"]) -> Float[np.ndarray, "N C"]:

@@ -74,27 +74,23 @@ def own_mix_bias(
     logits: Float[np.ndarray, "H C"],
     labels: Int[np.ndarray, " H"],
     images: Float[np.ndarray, " C"],
-    strengths: Sequence[float] = (1.0,),
 ) -> Float[np.ndarray, " C"]:
-    """What makes logits those of photographs of a client's own mix of classes: s log mix / t.
+    """What makes logits those of photographs of a client's own mix of classes: log mix / t.
 
-    One photograph is spread over all classes. Softmax(t logits + s log mix) is likeliest of a grid on held-out
+    One photograph is spread over all classes. Softmax(t logits + log mix) is likeliest of a grid on held-out
     photographs, which are of this mix.
 
     Args:
       logits: of H held-out photographs.
       labels: theirs.
       images: of each class, that the client has.
-      strengths: s to choose from.
     """
     mix = np.log((images + _ONE_IMAGE / images.size) / (images.sum() + _ONE_IMAGE))
     logits = stacked.centred(np.asarray(logits, np.float64))
     scale = logits.std() if logits.size else 0.0
     if not scale > 0:
-        return strengths[0] * mix / _USUAL_TEMPERATURE
-    tried = [(s, t) for s in strengths for t in _TEMPERATURES / scale]
-    strength, temperature = min(tried, key=lambda one: _loss(one[1] * logits + one[0] * mix, labels))
-    return strength * mix / temperature
+        return mix / _USUAL_TEMPERATURE
+    return mix / min(_TEMPERATURES / scale, key=lambda t: _loss(t * logits + mix, labels))
 
 
 def believable(logits_of: Callable[[float], Float[np.ndarray, "H C"]], labels: Int[np.ndarray, " H"]) -> float:

@@ -44,6 +44,11 @@ class Run(NamedTuple):
         """M."""
         return len(self.groups)
 
+    @property
+    def classes(self) -> int:
+        """C."""
+        return self.counts.shape[1]
+
     def local(self, steps: int) -> Callable[..., TuningState]:
         """(problem, party of one) -> its state after so many steps."""
         return local(self.method, self.config, self.steps, steps)

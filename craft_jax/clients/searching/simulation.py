@@ -1,20 +1,20 @@
 """A simulation of clients that search: collaborative steps at home, then trust-weighted means of z, heads, or both.
 
-Trust and means are small, and computed on the host between calls. Source: Wagner, Fan and Jaggi, COLM 2024; by class
-where classes have numbers of their own (docs/clients.md).
+Trust, means and the heads at home are small, and computed on the host. Source: Wagner, Fan and Jaggi, COLM 2024; by
+class where classes have numbers of their own (docs/clients.md).
 """
 
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from craft_jax.blackbox import BlackBox, Ledger, check_finite
-from craft_jax.clients import measures
+from craft_jax.clients import client, measures
 from craft_jax.clients.client import Item
 from craft_jax.clients.report import Found
 from craft_jax.clients.searching import mixing, parts
@@ -24,7 +24,7 @@ from craft_jax.clients.splits import Federation
 from craft_jax.config import Config
 from craft_jax.errors import Interrupted, UserError
 from craft_jax.files import naming_full_disk, replacing
-from craft_jax.method import TuningState
+from craft_jax.method import StackedHead, TuningState, stacked
 
 STATE = "state.npz"
 _WARM_UP = 5  # the first fifth of the steps is made alone
@@ -76,30 +76,42 @@ def simulate(
 
 def _finish(run: Run, federation: Federation, state: TuningState, believed: np.ndarray) -> Found:
     labels = [item.label for item in federation.test]
-    logits = {d: run.answers(handle, state) for d, handle in run.tests.items()}
+    learnt = {d: run.answers(handle, state) for d, handle in run.tests.items()}
     before = {d: run.zero_shot(handle) for d, handle in run.tests.items()}
     domains = [one.domain for one in federation.holdings]
-    own_bias, plain_bias = _biases(run, state), _biases(run, run.party.state)
-    found = [(logits[d][i], logits[d][i] + own_bias[i]) for i, d in enumerate(domains)]
-    unlearnt = [(before[d], before[d] + plain_bias[i]) for i, d in enumerate(domains)]
+    nothing = client.head_of(stacked.statistics(np.zeros((0, run.classes)), np.zeros(0, int), run.classes), 1)
+    unlearnt = _of_own_mix(run, run.party.state, [nothing] * run.clients)
+    own = _of_own_mix(run, state, _heads_at_home(run, state))
     measured = {
-        "zero-shot": measures.measure(unlearnt, federation.holdings, labels),
-        run.how.trust: measures.measure(found, federation.holdings, labels),
+        "zero-shot": [(before[d], stacked.apply(head, before[d])) for d, head in zip(domains, unlearnt, strict=True)],
+        run.how.trust: [
+            (learnt[d][i], stacked.apply(head, learnt[d][i]))
+            for i, (d, head) in enumerate(zip(domains, own, strict=True))
+        ],
     }
     ledgers, logs = _costs(run)
-    return Found(measured, believed, (), ledgers, logs)
+    accuracies = {name: measures.measure(logits, federation.holdings, labels) for name, logits in measured.items()}
+    return Found(accuracies, believed, (), ledgers, logs)
 
 
-def _biases(run: Run, state: TuningState) -> list[np.ndarray]:
-    """What makes each client's logits those of its own mix, by its held-out photographs."""
-    if run.held_out is None:
-        return [np.zeros(counts.size) for counts in run.counts]
-    logits = run.answers_of_own(run.held_out, state)
+def _heads_at_home(run: Run, state: TuningState) -> list[StackedHead]:
+    """Each client's head in closed form on what its model, exchanged as it is, says of its own photographs."""
+    views = max(run.config.data.views, 1)
+    handle = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), run.party.views)
+    answers = run.answers_of_own(handle, state).reshape(run.clients, views, -1, run.classes)
     return [
-        measures.own_mix_bias(own[: labels.size], labels, counts, strengths=(0.0, 1.0))
-        if labels.size
-        else np.zeros(counts.size)
-        for own, labels, counts in zip(logits, run.held_out_labels, run.counts, strict=True)
+        client.head_of(client.of_views(own[:, :images], labels[:images], run.classes), views)
+        for own, labels, images in zip(answers, run.party.labels, run.images, strict=True)
+    ]
+
+
+def _of_own_mix(run: Run, state: TuningState, heads: Sequence[StackedHead]) -> list[StackedHead]:
+    """The heads with each client's own mix of classes as prior, by its held-out photographs."""
+    nobody = np.zeros((run.clients, 0, run.classes))
+    logits = nobody if run.held_out is None else run.answers_of_own(run.held_out, state)
+    return [
+        client.of_own_mix(head, held_out[: labels.size], labels, images)
+        for head, held_out, labels, images in zip(heads, logits, run.held_out_labels, run.counts, strict=True)
     ]
 
 
@@ -114,7 +126,9 @@ def _costs(run: Run) -> tuple[tuple[Ledger, ...], tuple[list[Item], ...]]:
         judged = {"predictions": shown, "validation": size * run.clients}.get(run.how.trust, 0)
         views = max(run.config.data.views, 1)
         ledger = run.cost_of_step(i) * run.steps + Ledger(
-            evaluation_predictions=judged * times, images_encoded=size * views + shown
+            centre_predictions=size * views,  # of the head at home
+            evaluation_predictions=judged * times,
+            images_encoded=size * views + shown,
         )
         ledgers.append(ledger + run.std_cost)
         logs.append([one for number in range(times) for one in item(number)])

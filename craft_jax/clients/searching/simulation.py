@@ -66,7 +66,8 @@ def simulate(
         check_finite(state.search.z, black_box)
         done += steps
         if how.trust != "alone" and run.clients > 1 and done * _WARM_UP >= run.steps:
-            believed = mixing.believed_by(run, state)
+            if (done - steps) * _WARM_UP < run.steps:  # nothing is mixed yet: what has been mixed resembles
+                believed = mixing.believed_by(run, state)
             state = mixing.mixed(state, believed, run.counts, how)
         say(f"step {done} of {run.steps}")
         if workdir:
@@ -127,7 +128,7 @@ def _costs(run: Run) -> tuple[tuple[Ledger, ...], tuple[list[Item], ...]]:
         views = max(run.config.data.views, 1)
         ledger = run.cost_of_step(i) * run.steps + Ledger(
             centre_predictions=size * views,  # of the head at home
-            evaluation_predictions=judged * times,
+            evaluation_predictions=judged if times else 0,
             images_encoded=size * views + shown,
         )
         ledgers.append(ledger + run.std_cost)
@@ -147,7 +148,8 @@ def _sent(run: Run) -> Callable[[int], list[Item]]:
 
     def items(number: int) -> list[Item]:
         step = f"exchange {number + 1}"
-        out = [Item("out", step, name, shape, 4 * int(np.prod(shape))) for name, shape in (held | shapes).items()]
+        leaves = {name: shape for name, shape in (held | shapes).items() if not (number and name == "changes")}
+        out = [Item("out", step, name, shape, 4 * int(np.prod(shape))) for name, shape in leaves.items()]
         back = [
             Item("in", step, name, shape, 4 * int(np.prod(shape))) for name, shape in shapes.items() if name in "z head"
         ]

@@ -117,6 +117,20 @@ def test_every_way_to_trust_leaves_accuracies_and_a_ledger(trust, config, small_
 
 
 @pytest.mark.slow
+def test_trust_is_found_once_before_anything_is_mixed(config, small_black_box, tmp_path):
+    federation, how = _federation(config, "permuted:2"), _how(trust="predictions")
+    stops = iter([False, True])
+    with pytest.raises(Interrupted):
+        searching.simulate(small_black_box, federation, config, how, tmp_path, stop=lambda: next(stops))
+    at_first = np.load(tmp_path / "state.npz")["trust"]
+    found = searching.simulate(small_black_box, federation, config, how, tmp_path)
+
+    assert np.any(at_first != np.eye(CLIENTS))
+    np.testing.assert_array_equal(found.trust, at_first)
+    assert [item.name for item in found.logs[0]].count("changes") == 1
+
+
+@pytest.mark.slow
 def test_unequal_clients_keep_their_own_photographs(config, small_black_box):
     federation = _federation(config)
     fewer = dataclasses.replace(federation.holdings[0], train=federation.holdings[0].train[:3])

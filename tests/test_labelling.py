@@ -1,5 +1,7 @@
 """Collections in units: what is found, planned, read and written, on one machine and without Ray."""
 
+import tarfile
+
 import pytest
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra ray)")
@@ -111,6 +113,36 @@ def test_a_shard_that_is_cut_off_is_one_line(tmp_path):
     for unit in planned(tmp_path, tar, table):
         with pytest.raises(UserError, match="make the shard anew"):
             read(unit)
+
+
+@pytest.mark.parametrize("damage", ["a header", "cut in a header", "cut at a header"])
+def test_a_tar_file_is_not_taken_for_whole_where_it_is_damaged_between_members(damage, tmp_path):
+    file = small.shard(tmp_path / "a.tar", range(4))
+    content = file.read_bytes()
+    with tarfile.open(file) as archive:
+        third = archive.getmember("00002.png").offset
+    changed = {
+        "a header": content[:third] + b"\xff" * 100 + content[third + 100 :],
+        "cut in a header": content[: third + 100],
+        "cut at a header": content[:third],
+    }
+    file.write_bytes(changed[damage])
+    (unit,) = planned(tmp_path, file)
+
+    with pytest.raises(UserError, match="a.tar: cannot be read as a tar file .*; make the shard anew"):
+        read(unit)
+
+
+@pytest.mark.parametrize("name", ["what?", "what"])
+def test_an_images_source_is_its_folder_whatever_that_is_called(name, tmp_path):
+    root = small.folder(tmp_path / name, range(1))
+    (unit,) = planned(tmp_path, root)
+
+    assert read(unit)[0].source == str(root)
+
+
+def test_a_url_may_name_a_user_without_a_key():
+    assert units.opened("gs://anonymous@bucket/shards")[1] == "bucket/shards"
 
 
 def test_a_shard_that_is_named_twice_is_one_unit(tmp_path):

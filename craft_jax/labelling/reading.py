@@ -77,7 +77,7 @@ def _of_plan(unit: Unit, _: Columns, size: int) -> Iterator[list[Item]]:
     def read(row: dict[str, str]) -> Item:
         system, path = systems[row["source"]]
         name = units.named(row["source"], f"{path.rstrip('/')}/{row['key']}")
-        return Item(row["source"].partition("?")[0], row["key"], _content(system, f"{path}/{row['key']}", name))
+        return Item(units.without_query(row["source"]), row["key"], _content(system, f"{path}/{row['key']}", name))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for first in range(0, len(listed), size):
@@ -94,6 +94,20 @@ def _content(system: Any, path: str, name: str) -> LazyImage:
         return Unread(name, f"cannot be read ({str(error).splitlines()[0]})")
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose header is whole: `tarfile` takes a damaged one, or none, for the archive's end, without a word."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        """The member of a header; raises ReadError where that is neither one nor the mark of the archive's end."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise
+            raise tarfile.ReadError(f"{error} in the place of a member or of the end") from error
+
+
 def _of_tar(unit: Unit, _: Columns, size: int) -> Iterator[list[Item]]:
     """The members that are images, by their names; labels and captions beside them are passed over."""
     source, chunk = units.named(unit.root, unit.path), []
@@ -101,7 +115,7 @@ def _of_tar(unit: Unit, _: Columns, size: int) -> Iterator[list[Item]]:
     try:
         with (
             system.open_input_stream(unit.path, compression=None) as stream,
-            tarfile.open(fileobj=stream, mode="r|*") as archive,
+            tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as archive,
         ):
             for member in archive:
                 hidden = any(map(tree.is_hidden, Path(member.name).parts))

@@ -53,7 +53,8 @@ def opened(root: str) -> tuple[fs.FileSystem, str]:
     """The file system of a source, and the source's path in it; raises UserError where it has none that is known."""
     if "://" not in root:
         return fs.LocalFileSystem(), root
-    if "@" in root.partition("://")[2].partition("/")[0]:  # it would go into the plan
+    user, at, _ = root.partition("://")[2].partition("/")[0].rpartition("@")
+    if at and ":" in user:  # it would go into the plan
         raise UserError("a source's URL has a key in it; give the key as its store has it, such as AWS_ACCESS_KEY_ID")
     try:
         return fs.FileSystem.from_uri(root)
@@ -172,6 +173,11 @@ def named(root: str, path: str) -> str:
     """A shard as messages and the column `source` call it: its path, or its URL without what asks for access."""
     scheme, separator, _ = root.partition("://")
     return f"{scheme}://{path.lstrip('/') if scheme != 'file' else path}" if separator else path
+
+
+def without_query(root: str) -> str:
+    """A source as the column `source` calls it: its path, or its URL without what a store is asked by."""
+    return root.partition("?")[0] if "://" in root else root
 
 
 def _first_line(error: Exception) -> str:

@@ -171,6 +171,7 @@ def test_a_shard_that_changed_since_it_was_labelled_is_refused(tmp_path):
         ("all/inner/0.png", "labels folders and shards"),
         ("s3://key:secret@bucket/x", "a source's URL has a key in it"),
         ("nonsense://x", "nonsense://x: cannot be opened"),
+        ("\udcff.tar", "this name is not UTF-8 text, which Parquet wants; rename it"),
     ],
 )
 def test_a_source_that_is_none_is_one_line(source, message, tmp_path, monkeypatch):
@@ -181,6 +182,20 @@ def test_a_source_that_is_none_is_one_line(source, message, tmp_path, monkeypatc
     with pytest.raises(UserError, match=message) as error:
         units.find(source)
     assert "\n" not in str(error.value)
+
+
+def test_a_plan_or_a_part_that_is_damaged_is_one_line(tmp_path):
+    root = small.folder(tmp_path / "all", range(1))
+    planned(tmp_path, root)
+    (tmp_path / "out").mkdir()
+    output.begin(tmp_path / "out", {})
+    for file in (tmp_path / "plan" / "images-0000.parquet", tmp_path / "out" / "labels" / "x.parquet"):
+        file.write_bytes(b"damaged")
+
+    with pytest.raises(UserError, match="images-0000.parquet: damaged; name a new --output"):
+        planned(tmp_path, root)
+    with pytest.raises(UserError, match="a part is damaged .*x.parquet.*; delete it, and give the same command again"):
+        output.count(tmp_path / "out")
 
 
 def test_labels_made_otherwise_are_refused_and_an_output_without_labels_is_not(tmp_path):

@@ -152,6 +152,8 @@ def test_a_command_that_is_killed_goes_on_where_it_was(checkpoint, tmp_path):
         ("foo=1", "Invalid option keyword foo"),
         ("num_cpus=many", "num_cpus"),
         ("concurrency=0", r"concurrency=0 must be a number of actors, or \(least,most\)"),
+        ("concurrency=(3,1)", r"concurrency=\(3, 1\) must be a number of actors, or \(least,most\)"),
+        ("concurrency=(1,2,3)", r"concurrency=\(1, 2, 3\) must be a number of actors, or \(least,most\)"),
     ],
 )
 def test_an_option_that_ray_does_not_take_is_one_line_and_nothing_is_begun(option, message, checkpoint, tmp_path):

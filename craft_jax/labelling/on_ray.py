@@ -158,9 +158,10 @@ def _check_options(options: dict[str, Any]) -> None:
     """Raises UserError for what Ray does not take, before anything is begun."""
     remote = {name: value for name, value in options.items() if name != "concurrency"}
     actors = options.get("concurrency", 1)
+    least, most = actors if isinstance(actors, tuple) and len(actors) == 2 else (actors, actors)
     try:
         ray.remote(Actor).options(**remote)
-        if not all(isinstance(number, int) and number > 0 for number in np.atleast_1d(actors).tolist()):
+        if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
             raise ValueError(f"concurrency={actors} must be a number of actors, or (least,most)")
     except (TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -1,5 +1,6 @@
 """Collections in units: what is found, planned, read and written, on one machine and without Ray."""
 
+import io
 import tarfile
 
 import pytest
@@ -85,6 +86,21 @@ def test_a_shards_images_have_their_members_names(tmp_path):
     (unit,) = planned(tmp_path, small.shard(tmp_path / "a.tar", range(4)))
 
     assert [item.key for item in read(unit)] == [f"{i:05d}.png" for i in range(4)]
+
+
+def test_a_member_whose_name_is_no_text_is_labelled_under_an_escaped_one(tmp_path):
+    file = tmp_path / "a.tar"
+    with tarfile.open(file, "w") as archive:
+        member = tarfile.TarInfo("\udcff.png")
+        member.size = len(small.png(1))
+        archive.addfile(member, io.BytesIO(small.png(1)))
+    (item,) = read(*planned(tmp_path, file))
+    (tmp_path / "out").mkdir()
+    output.begin(tmp_path / "out", {})
+    output.write(tmp_path / "out", "x.parquet", [output.row(item, Answer([("cat", 0.75)], ""))])
+
+    assert item.key == r"\xff.png"
+    assert output.count(tmp_path / "out") == (1, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from craft_jax.data import ImageBytes, LazyImage, tree
 from craft_jax.errors import UserError
+from craft_jax.files import shown
 from craft_jax.labelling import units
 from craft_jax.labelling.units import Unit
 
@@ -123,7 +124,8 @@ def _of_tar(unit: Unit, _: Columns, size: int) -> Iterator[list[Item]]:
                     continue
                 content = archive.extractfile(member)
                 assert content is not None  # it is a file
-                chunk.append(Item(source, member.name, ImageBytes(content.read(), f"{source}/{member.name}")))
+                key = shown(member.name)  # Parquet takes no name that is not text
+                chunk.append(Item(source, key, ImageBytes(content.read(), f"{source}/{key}")))
                 if len(chunk) == size:
                     yield chunk
                     chunk = []

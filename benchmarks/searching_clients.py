@@ -1,8 +1,9 @@
-"""Ten clients that search by 200 queries each and exchange z and head: accuracy by trust, and time beside one client's.
+"""Ten clients that search by 200 queries each and exchange z and head: accuracy by trust.
 
     python -m benchmarks.searching_clients [SPLIT ...] [time]
 
-An hour on two cores for all; what is done under runs/clients is kept, so that a second call goes on from there. Writes
+`time` is how long they take beside one client with as many queries. An hour on two cores for all; what is done under
+runs/clients is kept, so that a second call goes on from there: delete it where the code has changed. Writes
 benchmarks/results/searching_clients.md once every split is done. Seed 1, 8 views.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
 from benchmarks.clients import CLIENTS, COLUMNS, PUBLIC, RUNS, TABLE, of_clients
 from craft_jax import blackbox, data
 from craft_jax.clients import report, searching, splits
@@ -91,9 +93,12 @@ def timed() -> str:
 
 def main(chosen: Sequence[str]) -> None:
     """Measures what is chosen, or every split, and prints the tables."""
+    wanted = [split for split in chosen if split != "time"] or ([] if chosen else list(SPLITS))
+    for split in wanted:
+        if split not in SPLITS:
+            command.refuse(f"no split {split!r}; there are {', '.join(SPLITS)}")
     if "time" in chosen:
         print(timed())
-    wanted = [split for split in chosen if split != "time"] or ([] if chosen else list(SPLITS))
     found = {split: table(split) for split in wanted}
     page = ["# Clients that search", "", __doc__.splitlines()[0], "", "`python -m benchmarks.searching_clients`", ""]
     page += ["Test accuracy in percent of the mean client and of the worst one.", ""]

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from craft_jax import folders, labelling
 from craft_jax.cli import called, elsewhere, engine_options, parse
-from craft_jax.config import ApiConfig
+from craft_jax.config import BUNDLED, ApiConfig
 from craft_jax.data import ImageFile, as_images, folder
 from craft_jax.errors import UserError, on_command_line
 from craft_jax.files import json_text, one_line, shown
@@ -181,7 +181,7 @@ def _label_on_ray(given: flags.FlagValues, checkpoint: Path, sources: Sequence[s
         sources,
         output,
         tuned,
-        model=given.model or "",
+        model=_in_full(given.model or ""),
         digest=checkpoints.checksum(tuned_model.arrays(tuned)),
         how=on_ray.Labels(given.top, given.threshold, given.image_column, given.key_column),
         options=options,
@@ -191,6 +191,11 @@ def _label_on_ray(given: flags.FlagValues, checkpoint: Path, sources: Sequence[s
     print(f"{counts.images - counts.unread:,} images labelled{unsure}: {one_line(str(output / 'labels'))}", flush=True)
     if counts.unread:
         raise UserError(f"{counts.unread} of {counts.images} images could not be read; the column error says why")
+
+
+def _in_full(model: str) -> str:
+    """A model that lies here by its whole path, since actors work in other folders; another as it is called."""
+    return str(_path(model).absolute()) if model not in ("", BUNDLED) and _path(model).exists() else model
 
 
 def _sorted(answers: Iterator[_Answer], folder: Path, link: bool) -> Iterator[_Answer]:

@@ -188,6 +188,16 @@ def test_an_unreadable_photograph_is_named(tmp_path, content):
         ImageFile(path).open()
 
 
+def test_an_avif_whose_pixels_are_damaged_is_named(tmp_path):
+    path = tmp_path / "broken.avif"
+    Image.effect_noise((64, 64), 50).save(path)
+    before, mark, pixels = path.read_bytes().partition(b"mdat")
+    path.write_bytes(before + mark + bytes(40) + pixels[40:])
+
+    with pytest.raises(UserError, match="broken.avif: not a readable image"):
+        ImageFile(path).open()
+
+
 def test_all_unreadable_photographs_are_named_and_each_is_opened_once(tmp_path, monkeypatch):
     many = [ImageFile(tmp_path / f"{i:02d}.jpg") for i in range(14)]
     for image in many[:13]:

@@ -78,6 +78,15 @@ def test_flags_that_make_no_sense_are_refused(flags, message, checkpoint):
         prediction.main(["predict", f"--checkpoint={checkpoint}", *flags, "a"])
 
 
+def test_a_model_beside_the_command_is_the_same_for_actors_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip", "bundled"):
+        (tmp_path / name).mkdir()
+
+    assert prediction._in_full("clip") == str(tmp_path / "clip")
+    assert [prediction._in_full(name) for name in ("", "bundled", "openai/clip")] == ["", "bundled", "openai/clip"]
+
+
 def test_ray_that_is_not_installed_is_one_line_with_the_remedy(checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "craft_jax.labelling.on_ray", raising=False)

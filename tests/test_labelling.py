@@ -1,5 +1,8 @@
 """Collections in units: what is found, planned, read and written, on one machine and without Ray."""
 
+import io
+import tarfile
+
 import pytest
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra ray)")
@@ -85,6 +88,21 @@ def test_a_shards_images_have_their_members_names(tmp_path):
     assert [item.key for item in read(unit)] == [f"{i:05d}.png" for i in range(4)]
 
 
+def test_a_member_whose_name_is_no_text_is_labelled_under_an_escaped_one(tmp_path):
+    file = tmp_path / "a.tar"
+    with tarfile.open(file, "w") as archive:
+        member = tarfile.TarInfo("\udcff.png")
+        member.size = len(small.png(1))
+        archive.addfile(member, io.BytesIO(small.png(1)))
+    (item,) = read(*planned(tmp_path, file))
+    (tmp_path / "out").mkdir()
+    output.begin(tmp_path / "out", {})
+    output.write(tmp_path / "out", "x.parquet", [output.row(item, Answer([("cat", 0.75)], ""))])
+
+    assert item.key == r"\xff.png"
+    assert output.count(tmp_path / "out") == (1, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -113,6 +131,36 @@ def test_a_shard_that_is_cut_off_is_one_line(tmp_path):
             read(unit)
 
 
+@pytest.mark.parametrize("damage", ["a header", "cut in a header", "cut at a header"])
+def test_a_tar_file_is_not_taken_for_whole_where_it_is_damaged_between_members(damage, tmp_path):
+    file = small.shard(tmp_path / "a.tar", range(4))
+    content = file.read_bytes()
+    with tarfile.open(file) as archive:
+        third = archive.getmember("00002.png").offset
+    changed = {
+        "a header": content[:third] + b"\xff" * 100 + content[third + 100 :],
+        "cut in a header": content[: third + 100],
+        "cut at a header": content[:third],
+    }
+    file.write_bytes(changed[damage])
+    (unit,) = planned(tmp_path, file)
+
+    with pytest.raises(UserError, match="a.tar: cannot be read as a tar file .*; make the shard anew"):
+        read(unit)
+
+
+@pytest.mark.parametrize("name", ["what?", "what"])
+def test_an_images_source_is_its_folder_whatever_that_is_called(name, tmp_path):
+    root = small.folder(tmp_path / name, range(1))
+    (unit,) = planned(tmp_path, root)
+
+    assert read(unit)[0].source == str(root)
+
+
+def test_a_url_may_name_a_user_without_a_key():
+    assert units.opened("gs://anonymous@bucket/shards")[1] == "bucket/shards"
+
+
 def test_a_shard_that_is_named_twice_is_one_unit(tmp_path):
     root = small.folder(tmp_path / "all", [])
     root.mkdir()
@@ -139,6 +187,7 @@ def test_a_shard_that_changed_since_it_was_labelled_is_refused(tmp_path):
         ("all/inner/0.png", "labels folders and shards"),
         ("s3://key:secret@bucket/x", "a source's URL has a key in it"),
         ("nonsense://x", "nonsense://x: cannot be opened"),
+        ("\udcff.tar", "this name is not UTF-8 text, which Parquet wants; rename it"),
     ],
 )
 def test_a_source_that_is_none_is_one_line(source, message, tmp_path, monkeypatch):
@@ -149,6 +198,20 @@ def test_a_source_that_is_none_is_one_line(source, message, tmp_path, monkeypatc
     with pytest.raises(UserError, match=message) as error:
         units.find(source)
     assert "\n" not in str(error.value)
+
+
+def test_a_plan_or_a_part_that_is_damaged_is_one_line(tmp_path):
+    root = small.folder(tmp_path / "all", range(1))
+    planned(tmp_path, root)
+    (tmp_path / "out").mkdir()
+    output.begin(tmp_path / "out", {})
+    for file in (tmp_path / "plan" / "images-0000.parquet", tmp_path / "out" / "labels" / "x.parquet"):
+        file.write_bytes(b"damaged")
+
+    with pytest.raises(UserError, match="images-0000.parquet: damaged; name a new --output"):
+        planned(tmp_path, root)
+    with pytest.raises(UserError, match="a part is damaged .*x.parquet.*; delete it, and give the same command again"):
+        output.count(tmp_path / "out")
 
 
 def test_labels_made_otherwise_are_refused_and_an_output_without_labels_is_not(tmp_path):

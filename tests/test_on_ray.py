@@ -1,7 +1,9 @@
 """Collections on a Ray cluster of two nodes, whose actors are killed, and by a command that is killed."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from pyarrow import parquet
 from ray.cluster_utils import Cluster
 
 from craft_jax import prediction
+from craft_jax.blackbox.loaders.flax_clip import BUNDLED_MODEL
 from craft_jax.errors import UserError
 from craft_jax.labelling import on_ray, units
 from craft_jax.training import checkpoints
@@ -152,6 +155,8 @@ def test_a_command_that_is_killed_goes_on_where_it_was(checkpoint, tmp_path):
         ("foo=1", "Invalid option keyword foo"),
         ("num_cpus=many", "num_cpus"),
         ("concurrency=0", r"concurrency=0 must be a number of actors, or \(least,most\)"),
+        ("concurrency=(3,1)", r"concurrency=\(3, 1\) must be a number of actors, or \(least,most\)"),
+        ("concurrency=(1,2,3)", r"concurrency=\(1, 2, 3\) must be a number of actors, or \(least,most\)"),
     ],
 )
 def test_an_option_that_ray_does_not_take_is_one_line_and_nothing_is_begun(option, message, checkpoint, tmp_path):
@@ -180,3 +185,15 @@ def test_a_model_behind_an_api_is_refused_with_the_reason(tuned, tmp_path):
 def test_a_model_that_is_not_there_ends_the_command(cluster, checkpoint, tmp_path):
     with pytest.raises(UserError, match="could not be loaded as a CLIP"):
         label(checkpoint, tmp_path / "out", "--model=/nowhere", str(small.folder(tmp_path / "all", [1])))
+
+
+def test_another_model_than_was_tuned_for_is_an_error_of_the_model_and_not_of_each_unit(tuned, tmp_path):
+    model = shutil.copytree(BUNDLED_MODEL, tmp_path / "model")
+    settings = json.loads((model / "preprocessor_config.json").read_text())
+    (model / "preprocessor_config.json").write_text(json.dumps(settings | {"image_mean": [0.5, 0.5, 0.5]}))
+    (unit,) = units.plan([units.find(str(small.shard(tmp_path / "a.tar", [1])))], tmp_path)
+    actor = on_ray.Actor(tuned, str(model), on_ray.Labels(1, 0.0, "image", ""), tmp_path)
+    told = actor({name: np.array([value]) for name, value in unit._asdict().items()})
+
+    assert told["of_model"] == [True]
+    assert "the checkpoint was made for black box" in told["error"][0]

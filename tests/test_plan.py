@@ -107,6 +107,17 @@ def _finish(run, own, others):
         plan.transfer_file(run, name).write_text(json.dumps(row | {"data": identity.tested_on(run.transfers[name])}))
 
 
+@pytest.mark.parametrize("texts", [0, 30])
+def test_a_finished_run_is_done_whether_or_not_it_asked_texts(texts, tmp_path):
+    overrides = [f"--config.probe.texts={texts}", "--config.search.estimator=antithetic"]
+    (run,) = plan.plan(
+        f"{CONFIGS}/demo.py", overrides, shots=(1,), seeds=(1,), workdir=tmp_path, protocol="", targets=""
+    )
+    _finish(run, {}, {})
+
+    assert plan.is_done(run)
+
+
 def test_a_test_on_other_data_than_now_planned_is_not_done(tmp_path):
     run = _planned(tmp_path, protocol="cross")
     _finish(run, {}, {"dtd": {"zero_shot": 40.0, "accuracy": 50.0}})

@@ -90,6 +90,15 @@ def test_texts_are_asked_until_they_are_twice_as_many_as_what_they_tell(config, 
     assert probing.probe(Metered(small_black_box, budget=None), about, texts=512, seed=2).texts != probed.texts
 
 
+def test_what_was_found_about_other_pieces_is_not_taken_for_the_same(dataset, small_black_box, tmp_path):
+    about, pieces = _about(small_black_box, dataset), 1
+    metered = Metered(small_black_box, budget=None)
+    probing.probe(metered, about, texts=6, seed=1, keep=tmp_path / "probes.npz")
+    more = dataclasses.replace(about, views=jnp.concatenate([about.views, about.views[:pieces]]))
+
+    assert len(probing.probe(metered, more, texts=6, seed=1, keep=tmp_path / "probes.npz").target) == VIEWS + pieces
+
+
 def _about(black_box, dataset):
     images = np.stack([np.asarray(item.image.open().resize((32, 32))) for item in dataset.train])
     views = jnp.stack([black_box.encode_images(images), black_box.encode_images(images[:, :, ::-1])])

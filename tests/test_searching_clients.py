@@ -106,8 +106,15 @@ def test_devices_and_a_kill_change_no_bit(config, small_black_box, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("trust", ["weights", "validation", "alone"])
 def test_every_way_to_trust_leaves_accuracies_and_a_ledger(trust, config, small_black_box):
-    found = searching.simulate(small_black_box, _federation(config, "permuted:2"), config, _how(trust=trust))
+    federation = _federation(config, "permuted:2")
+    found = searching.simulate(small_black_box, federation, config, _how(trust=trust))
+    held_out = [len(one.held_out) for one in federation.holdings]
+    views = [len(one.train) * config.data.views for one in federation.holdings]
 
+    assert max(held_out) > 0
+    assert [ledger.images_encoded for ledger in found.ledgers] == [
+        own + more + len(federation.public) for own, more in zip(views, held_out, strict=True)
+    ]
     assert list(found.measured) == ["zero-shot", trust]
     assert found.trust.shape == (CLIENTS, CLIENTS)
     assert all(ledger.prompts == 37 for ledger in found.ledgers)

@@ -44,9 +44,14 @@ def is_learnt_by(name: str) -> bool:
 def learnt_by(config: Config) -> dict[str, Any]:
     """The settings that decide what a run learns, by full name: all but those of how it is carried out."""
     flat = flat_settings(dataclasses.asdict(config))
-    left_out = () if config.learn == "texts" else _LANGUAGE
-    left_out = left_out if config.probe.texts else (*left_out, _MOST_VIEWS)
-    return {name: value for name, value in flat.items() if is_learnt_by(name) and not name.startswith(left_out)}
+    idle = _idle(flat)
+    return {name: value for name, value in flat.items() if is_learnt_by(name) and not name.startswith(idle)}
+
+
+def _idle(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of flat settings, the beginnings of the names of those that the others leave without a part."""
+    language = () if settings.get("learn") == "texts" else _LANGUAGE
+    return language if settings.get("probe.texts") else (*language, _MOST_VIEWS)
 
 
 def tested_on(config: Config) -> dict[str, Any]:
@@ -78,9 +83,9 @@ def check_settings(made: Mapping[str, Any], asked: Mapping[str, Any], workdir: P
       workdir: as messages call it.
     """
     made = {**_BEFORE, **made}
-    left_out = () if made.get("learn") == asked.get("learn") == "texts" else _LANGUAGE
+    idle = _idle(made) + _idle(asked)
     for name in sorted(made.keys() | asked.keys()):
-        if name in PLACES or not is_learnt_by(name) or name.startswith(left_out):
+        if name in PLACES or not is_learnt_by(name) or name.startswith(idle):
             continue
         if made.get(name) == asked.get(name):
             continue

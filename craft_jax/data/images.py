@@ -197,11 +197,11 @@ def _read(source: Path | io.BytesIO, name: str, *, smallest: bool = False) -> Im
             if deep:
                 image.paste(_from_16_bits(source, np.asarray(image)))
             return upright(_in_16_bits(image) if image.format == "PPM" and image.mode == "I" else image, name)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such image; check the path") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise kinds of their own, such as AVIF's RuntimeError
         reason = re.sub(r" <_io.BytesIO object at \w+>", "", str(error))
         raise UserError(f"{name}: not a readable image ({reason}); replace it or take it out of the set") from error
 

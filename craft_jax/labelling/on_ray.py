@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from craft_jax import blackbox
+from craft_jax import blackbox, tuned_model
 from craft_jax.cli import elsewhere
 from craft_jax.distributed import devices
 from craft_jax.errors import Interrupted, UserError, needed, silenced
@@ -76,7 +76,9 @@ class Actor:
     def _black_box(self) -> blackbox.BlackBox:
         devices.check_found()
         with elsewhere(self._model):
-            return blackbox.from_identity(self._tuned.black_box, self._tuned.class_names, self._model)
+            black_box = blackbox.from_identity(self._tuned.black_box, self._tuned.class_names, self._model)
+        tuned_model.check_fit(self._tuned, black_box)
+        return black_box
 
     def _label(self, unit: units.Unit) -> int:
         if output.is_there(self._folder, unit.part):  # done before its actor was lost
@@ -158,9 +160,10 @@ def _check_options(options: dict[str, Any]) -> None:
     """Raises UserError for what Ray does not take, before anything is begun."""
     remote = {name: value for name, value in options.items() if name != "concurrency"}
     actors = options.get("concurrency", 1)
+    least, most = actors if isinstance(actors, tuple) and len(actors) == 2 else (actors, actors)
     try:
         ray.remote(Actor).options(**remote)
-        if not all(isinstance(number, int) and number > 0 for number in np.atleast_1d(actors).tolist()):
+        if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
             raise ValueError(f"concurrency={actors} must be a number of actors, or (least,most)")
     except (TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -125,7 +125,13 @@ def row(item: Item, answer: Answer) -> dict[str, Any]:
 
 
 def count(folder: Path) -> Counts:
-    """The rows of all parts."""
+    """The rows of all parts; raises UserError naming one that is damaged."""
     rows = dataset.dataset(folder / LABELS, format="parquet", schema=_SCHEMA)
     unread, unsure = compute.field("error").is_valid(), compute.field("label") == UNSURE
-    return Counts(rows.count_rows(), rows.count_rows(filter=unread), rows.count_rows(filter=unsure))
+    try:
+        return Counts(rows.count_rows(), rows.count_rows(filter=unread), rows.count_rows(filter=unsure))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{folder / LABELS}: a part is damaged ({reason}); delete it, and give the same command again"
+        ) from error

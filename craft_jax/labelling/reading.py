@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from craft_jax.data import ImageBytes, LazyImage, tree
 from craft_jax.errors import UserError
+from craft_jax.files import shown
 from craft_jax.labelling import units
 from craft_jax.labelling.units import Unit
 
@@ -77,7 +78,7 @@ def _of_plan(unit: Unit, _: Columns, size: int) -> Iterator[list[Item]]:
     def read(row: dict[str, str]) -> Item:
         system, path = systems[row["source"]]
         name = units.named(row["source"], f"{path.rstrip('/')}/{row['key']}")
-        return Item(row["source"].partition("?")[0], row["key"], _content(system, f"{path}/{row['key']}", name))
+        return Item(units.without_query(row["source"]), row["key"], _content(system, f"{path}/{row['key']}", name))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for first in range(0, len(listed), size):
@@ -94,6 +95,20 @@ def _content(system: Any, path: str, name: str) -> LazyImage:
         return Unread(name, f"cannot be read ({str(error).splitlines()[0]})")
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose header is whole: `tarfile` takes a damaged one, or none, for the archive's end, without a word."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        """The member of a header; raises ReadError where that is neither one nor the mark of the archive's end."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise
+            raise tarfile.ReadError(f"{error} in the place of a member or of the end") from error
+
+
 def _of_tar(unit: Unit, _: Columns, size: int) -> Iterator[list[Item]]:
     """The members that are images, by their names; labels and captions beside them are passed over."""
     source, chunk = units.named(unit.root, unit.path), []
@@ -101,7 +116,7 @@ def _of_tar(unit: Unit, _: Columns, size: int) -> Iterator[list[Item]]:
     try:
         with (
             system.open_input_stream(unit.path, compression=None) as stream,
-            tarfile.open(fileobj=stream, mode="r|*") as archive,
+            tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as archive,
         ):
             for member in archive:
                 hidden = any(map(tree.is_hidden, Path(member.name).parts))
@@ -109,7 +124,8 @@ def _of_tar(unit: Unit, _: Columns, size: int) -> Iterator[list[Item]]:
                     continue
                 content = archive.extractfile(member)
                 assert content is not None  # it is a file
-                chunk.append(Item(source, member.name, ImageBytes(content.read(), f"{source}/{member.name}")))
+                key = shown(member.name)  # Parquet takes no name that is not text
+                chunk.append(Item(source, key, ImageBytes(content.read(), f"{source}/{key}")))
                 if len(chunk) == size:
                     yield chunk
                     chunk = []

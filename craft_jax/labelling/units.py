@@ -53,7 +53,8 @@ def opened(root: str) -> tuple[fs.FileSystem, str]:
     """The file system of a source, and the source's path in it; raises UserError where it has none that is known."""
     if "://" not in root:
         return fs.LocalFileSystem(), root
-    if "@" in root.partition("://")[2].partition("/")[0]:  # it would go into the plan
+    user, at, _ = root.partition("://")[2].partition("/")[0].rpartition("@")
+    if at and ":" in user:  # it would go into the plan
         raise UserError("a source's URL has a key in it; give the key as its store has it, such as AWS_ACCESS_KEY_ID")
     try:
         return fs.FileSystem.from_uri(root)
@@ -68,6 +69,7 @@ def find(source: str) -> Found:
       UserError: where it is not there, is something else, or holds neither.
     """
     root = source if "://" in source else str(folders.expanded(source, "SOURCE").absolute())
+    _check_text(root)
     system, path = opened(root)
     try:
         about = system.get_file_info(path)
@@ -99,14 +101,19 @@ def _below(system: fs.FileSystem, path: str) -> Iterator[tuple[str, int]]:
         for file in tree.shown_below(Path(path)):
             if not (_shard(file.name) or tree.is_image(file) or tree.is_unread(file)):
                 continue
-            if shown(file) != str(file):
-                raise UserError(f"{shown(file)}: this name is not UTF-8 text, which Parquet wants; rename the file")
+            _check_text(str(file))
             yield str(file), file.stat().st_size if _shard(file.name) else 0
         return
     for about in system.get_file_info(fs.FileSelector(path, recursive=True)):
         hidden = any(map(tree.is_hidden, PurePosixPath(about.path).relative_to(path).parts))
         if about.type == fs.FileType.File and not hidden and (_shard(about.path) or tree.is_named_image(about.path)):
             yield about.path, about.size
+
+
+def _check_text(path: str) -> None:
+    """Raises UserError for a name that no column of Parquet holds."""
+    if shown(path) != path:
+        raise UserError(f"{shown(path)}: this name is not UTF-8 text, which Parquet wants; rename it")
 
 
 def _shard(path: str) -> str | None:
@@ -124,7 +131,7 @@ def plan(found: Sequence[Found], folder: Path) -> list[Unit]:
     _add_to_plans(images, folder)
     units = []
     for path in _plans(folder):
-        groups = parquet.ParquetFile(path).num_row_groups
+        groups = _listed(path).num_row_groups
         units += [Unit(f"{path.stem}-{i:06d}.parquet", IMAGES, "", str(path), i) for i in range(groups)]
     return units + [_shard_unit(each.root, *shard) for each in found for shard in each.shards]
 
@@ -133,9 +140,17 @@ def _plans(folder: Path) -> list[Path]:
     return sorted(folder.glob("images-*.parquet"))
 
 
+def _listed(path: Path) -> parquet.ParquetFile:
+    """A plan's file; raises UserError where it is damaged."""
+    try:
+        return parquet.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: damaged; name a new --output") from error
+
+
 def _add_to_plans(images: Iterable[tuple[str, str]], folder: Path) -> None:
     plans = _plans(folder)
-    listed = {pair for path in plans for pair in zip(*parquet.read_table(path).to_pydict().values(), strict=True)}
+    listed = {pair for path in plans for pair in zip(*_listed(path).read().to_pydict().values(), strict=True)}
     fresh = [pair for pair in dict.fromkeys(images) if pair not in listed]
     if not fresh:
         return
@@ -172,6 +187,11 @@ def named(root: str, path: str) -> str:
     """A shard as messages and the column `source` call it: its path, or its URL without what asks for access."""
     scheme, separator, _ = root.partition("://")
     return f"{scheme}://{path.lstrip('/') if scheme != 'file' else path}" if separator else path
+
+
+def without_query(root: str) -> str:
+    """A source as the column `source` calls it: its path, or its URL without what a store is asked by."""
+    return root.partition("?")[0] if "://" in root else root
 
 
 def _first_line(error: Exception) -> str:

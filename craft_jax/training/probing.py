@@ -94,7 +94,7 @@ def probe(
     """
     key = _key(black_box, about, texts, seed)
     classes = len(black_box.class_names)
-    found = _read(keep, key, say) if keep else None
+    found = _read(keep, key, jax.tree.leaves(about.views)[0].shape[0], say) if keep else None
     if found:
         black_box.meter.admit(_cost(0, len(found.texts), classes, about))
         return found
@@ -184,11 +184,11 @@ def _key(black_box: Described, about: Asked, texts: int, seed: int) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _read(path: Path, key: str, say: Callable[[str], None]) -> Probed | None:
+def _read(path: Path, key: str, views: int, say: Callable[[str], None]) -> Probed | None:
     """What a file holds; None where there is none, it is damaged, or it was found under other circumstances."""
     try:
         with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
-            if str(file["key"]) != key:
+            if str(file["key"]) != key or len(file["target"]) != views:
                 return None
             head = StackedHead(file["weights"], file["bias"])
             return Probed(tuple(map(str, file["texts"])), head, file["target"])

@@ -125,11 +125,11 @@ def _costs(run: Run) -> tuple[tuple[Ledger, ...], tuple[list[Item], ...]]:
     ledgers, logs = [], []
     for i, size in enumerate(run.images):
         judged = {"predictions": shown, "validation": size * run.clients}.get(run.how.trust, 0)
-        views = max(run.config.data.views, 1)
+        views, held_out = max(run.config.data.views, 1), run.held_out_labels[i].size
         ledger = run.cost_of_step(i) * run.steps + Ledger(
             centre_predictions=size * views,  # of the head at home
-            evaluation_predictions=judged if times else 0,
-            images_encoded=size * views + shown,
+            evaluation_predictions=(judged if times else 0) + held_out,
+            images_encoded=size * views + held_out + shown,
         )
         ledgers.append(ledger + run.std_cost)
         logs.append([one for number in range(times) for one in item(number)])

@@ -5,7 +5,7 @@
 ViT-B/32, ViT-B/16 and RN50 in this package, beside them in the same turns FlaxCLIPModel, PyTorch where it is installed
 (extra `torch`), and square products of JAX. Weights are random, images 224 pixels square, in float32, in the batches
 that the package encodes. On cores that other jobs share, take one (`taskset -c 0 ...`): PyTorch, which deals its work
-out in equal shares, waits for the core that is held up. Writes benchmarks/results/image_towers.md. Three minutes.
+out in equal shares, waits for the core that is held up. Writes benchmarks/results/image_towers.md. Five minutes.
 """
 
 import functools
@@ -28,7 +28,7 @@ from craft_jax import encoding
 from craft_jax.blackbox.loaders import flax_clip, open_clip, openai_weights
 from craft_jax.blackbox.towers import resnet_architecture, vit
 
-ROUNDS = 7
+ROUNDS = 5
 TABLE = Path(__file__).parent / "results" / "image_towers.md"
 PATCHES = (32, 16)
 LAYOUTS = {"PyTorch": "contiguous_format", "PyTorch, channels last": "channels_last"}

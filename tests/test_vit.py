@@ -78,6 +78,7 @@ def _normalised(features):
     "vision",
     [
         {"hidden_act": "quick_gelu"},
+        {"image_size": 56, "patch_size": 2},  # of 785 tokens: encoded in parts, the last smaller
         {"hidden_act": "gelu"},
         {"hidden_act": "gelu_new"},
         {"num_hidden_layers": 1},

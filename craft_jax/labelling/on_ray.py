@@ -71,6 +71,8 @@ class Actor:
             return _told(unit, images=self._label(unit))
         except UserError as error:
             return _told(unit, error=str(error))
+        except Exception as error:  # whatever it is, it is this unit's, and no other's
+            return _told(unit, error=f"{units.named(unit.root, unit.path)}: {type(error).__name__}: {error}")
 
     @functools.cached_property
     def _black_box(self) -> blackbox.BlackBox:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from craft_jax.blackbox.towers.blocks import Params, dense, layer_norm, of_rank
 
 _ALL = slice(None)
+_TOKENS_AT_ONCE = 1600  # on a CPU: a layer's activations stay in its caches
 
 
 class Layer(struct.PyTreeNode):
@@ -120,6 +121,18 @@ def attend(query: Float[Array, "N l H e"], key: Float[Array, "N L H e"], value: 
         return jnp.einsum("nhlm,nmhe->nlhe", weights, value)
     fused = jax.default_backend() == "gpu" and query.dtype != jnp.float32  # cuDNN's takes half precision alone
     return jax.nn.dot_product_attention(query, key, value, implementation="cudnn" if fused else "xla")
+
+
+def in_parts(
+    features: Callable[[Float[Array, "n size size 3"]], Float[Array, "n p"]],
+    pixels: Float[Array, "N size size 3"],
+    tokens: int,
+) -> Float[Array, "N p"]:
+    """The features of N images of so many tokens, on a CPU of few at a time, which is a third faster at 197 tokens."""
+    most = max(1, _TOKENS_AT_ONCE // tokens)
+    if jax.default_backend() != "cpu" or pixels.shape[0] <= most:
+        return features(pixels)
+    return jax.lax.map(lambda image: features(image[None])[0], pixels, batch_size=most)
 
 
 def patches(pixels: Float[Array, "N size size 3"], side: int) -> Float[Array, "N L values"]:

@@ -3,6 +3,7 @@
 The probe is the same for every image, so its query is computed once. Shapes: N images, L patches, d width, H heads.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,10 @@ class SiglipVisionTower(struct.PyTreeNode):
 
 def features(tower: SiglipVisionTower, pixels: Float[Array, "N size size 3"]) -> Float[Array, "N d"]:
     """Features of normalised pixels, not normalised, float32."""
+    return encoder.in_parts(functools.partial(_features, tower), pixels, len(tower.positions))
+
+
+def _features(tower: SiglipVisionTower, pixels: Float[Array, "N size size 3"]) -> Float[Array, "N d"]:
     embedded = encoder.patches(pixels, tower.patch).astype(tower.dtype) @ tower.patch_kernel
     x = tower.encoder(embedded + of_rank(tower.patch_bias, 3) + tower.positions[None])
     return _pool(tower, layer_norm(x, tower.last_norm, tower.encoder.epsilon))

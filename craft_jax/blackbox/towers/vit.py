@@ -4,6 +4,7 @@ Patches enter by one matrix product, and the last layer is evaluated at the clas
 pooled. Shapes: N images, L tokens, d width.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,10 @@ class VisionTower(struct.PyTreeNode):
 
 def features(tower: VisionTower, pixels: Float[Array, "N size size 3"]) -> Float[Array, "N p"]:
     """Features of normalised pixels, not normalised, float32."""
+    return encoder.in_parts(functools.partial(_features, tower), pixels, len(tower.positions))
+
+
+def _features(tower: VisionTower, pixels: Float[Array, "N size size 3"]) -> Float[Array, "N p"]:
     patches = encoder.patches(pixels, tower.patch).astype(tower.dtype) @ tower.patch_kernel
     first = jnp.broadcast_to(tower.class_token, (patches.shape[0], 1, patches.shape[-1]))
     x = jnp.concatenate([first, patches], axis=1) + tower.positions[None]

@@ -28,7 +28,7 @@ from craft_jax import encoding
 from craft_jax.blackbox.loaders import flax_clip, open_clip, openai_weights
 from craft_jax.blackbox.towers import resnet_architecture, vit
 
-ROUNDS = 5
+ROUNDS = 3
 TABLE = Path(__file__).parent / "results" / "image_towers.md"
 PATCHES = (32, 16)
 LAYOUTS = {"PyTorch": "contiguous_format", "PyTorch, channels last": "channels_last"}

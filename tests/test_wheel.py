@@ -68,7 +68,7 @@ def test_the_wheel_holds_the_package_its_settings_and_what_is_bundled_and_no_mor
     own = {str(path.relative_to(ROOT)) for path in (ROOT / "craft_jax").rglob("*.py")}
     assert own <= modules
     assert {"craft_jax/py.typed", "craft_jax/assets/README.md", "craft_jax/assets/caltech24/images.zip"} <= set(names)
-    assert len(names) < 250
+    assert len(names) < 300  # the photographs lie in one archive
     assert 12e6 < wheel.stat().st_size < 17e6  # 11 MB of it are the bundled CLIP, 5 MB the bundled photographs
 
 

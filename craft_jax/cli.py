@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from craft_jax import folders
-from craft_jax.errors import RESUMABLE, Interrupted, UserError
+from craft_jax.errors import RESUMABLE, Interrupted, UserError, first_line
 from craft_jax.files import one_line
 
 RESUMES = "interrupted; the same command goes on from what was saved"
@@ -174,7 +174,7 @@ def _on_command_line(error: Exception) -> UserError | None:
     if isinstance(error, (AttributeError, KeyError)):  # ml_collections: a setting that the file does not have
         return UserError(f"unknown setting on the command line: {_message(error)}")
     if isinstance(error, (TypeError, ValueError)):
-        return UserError(f"a setting has a value of the wrong type: {_in_our_words(_first_line(error))}")
+        return UserError(f"a setting has a value of the wrong type: {_in_our_words(first_line(error))}")
     if isinstance(error, OSError):
         return UserError(f"--config could not be loaded: {last_line(error)}")
     return None
@@ -183,10 +183,6 @@ def _on_command_line(error: Exception) -> UserError | None:
 def last_line(error: Exception) -> str:
     """The last line of an error's message, where ml_collections and the like say what really happened."""
     return str(error).strip().splitlines()[-1].strip()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _message(error: Exception) -> str:

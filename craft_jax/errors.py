@@ -55,6 +55,11 @@ def needed(package: str, purpose: str) -> Iterator[None]:
         raise NotInstalled(f"{purpose} needs {package}, which cannot be imported here ({reason}){remedy}") from error
 
 
+def first_line(error: BaseException) -> str:
+    """Of an error's message, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @contextlib.contextmanager
 def on_command_line() -> Iterator[None]:
     """Inside, or in a function that it decorates, messages speak of flags."""

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from craft_jax.cli import exit_on_user_error, parse
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, first_line
 from craft_jax.files import replacing
 
 _USAGE = "usage: python -m craft_jax.blackbox.convert_openai ARCHIVE.pt FOLDER [--tokenizer=FOLDER]"
@@ -102,8 +102,7 @@ def _read_state_dict(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and PyTorch each raise their own kinds
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} is neither a TorchScript archive nor a state dict ({reason})") from error
+        raise UserError(f"{path} is neither a TorchScript archive nor a state dict ({first_line(error)})") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} is neither a TorchScript archive nor a state dict: it holds more than tensors")
     return state

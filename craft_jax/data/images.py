@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image, ImageOps, features
 
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, first_line
 from craft_jax.files import shown
 
 IMAGE_SUFFIXES = {
@@ -166,8 +166,9 @@ class ImageRecord:
         try:
             return np.asarray(self.source[self.index]["image"])
         except (OSError, ValueError, RuntimeError, IndexError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"{self.name}: not a readable image ({reason}); prepare the data set again") from error
+            raise UserError(
+                f"{self.name}: not a readable image ({first_line(error)}); prepare the data set again"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from flax import serialization
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from craft_jax.errors import RESUMABLE, UserError
+from craft_jax.errors import RESUMABLE, UserError, first_line
 
 T = TypeVar("T")
 Handle = Any
@@ -192,8 +192,3 @@ def end_on_unexpected(kind: type[BaseException], error: BaseException, trace: Tr
     traceback.print_exception(kind, error, trace)
     sys.stderr.flush()
     os._exit(1)
-
-
-def first_line(error: Exception) -> str:
-    """Of an error's message, or its kind where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,7 +10,7 @@ import jax
 import PIL
 
 from craft_jax.distributed import hosts
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, first_line
 
 _VARIABLES = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
@@ -132,7 +132,7 @@ def meet(meeting: Meeting, timeout: int) -> None:
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"the hosts could not meet ({hosts.first_line(error)}); give --coordinator, --process_count and "
+            f"the hosts could not meet ({first_line(error)}); give --coordinator, --process_count and "
             "--process_index, also for a host alone (with a count of 1)"
         ) from error
     finally:

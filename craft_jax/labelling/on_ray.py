@@ -18,7 +18,7 @@ import numpy as np
 from craft_jax import blackbox, tuned_model
 from craft_jax.cli import elsewhere
 from craft_jax.distributed import devices
-from craft_jax.errors import Interrupted, UserError, needed, silenced
+from craft_jax.errors import Interrupted, UserError, first_line, needed, silenced
 from craft_jax.files import one_line, sole_writer
 from craft_jax.labelling.answers import CHUNK, answers
 from craft_jax.progress import EncodingProgress
@@ -168,8 +168,7 @@ def _check_options(options: dict[str, Any]) -> None:
         if not (isinstance(least, int) and isinstance(most, int) and 0 < least <= most):
             raise ValueError(f"concurrency={actors} must be a number of actors, or (least,most)")
     except (TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--engine=ray does not take its --engine_option: {reason}") from error
+        raise UserError(f"--engine=ray does not take its --engine_option: {first_line(error)}") from error
 
 
 def _about(digest: str, how: Labels) -> dict[str, Any]:
@@ -201,7 +200,7 @@ def _run(
     except KeyboardInterrupt as stop:
         raise Interrupted(f"stopped after {done:,} of {len(waiting):,} parts ({images:,} images)") from stop
     except RayError as error:
-        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
+        reason = first_line(getattr(error, "cause", None) or error)
         raise UserError(f"--engine=ray: Ray gave up ({reason}); the same command goes on from what is whole") from error
     return errors
 
@@ -233,7 +232,7 @@ def _connect() -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = os.environ.get("RAY_ADDRESS", "")
         raise UserError(
-            f"--engine=ray: no cluster can be joined or started (RAY_ADDRESS={where}: {str(error).splitlines()[0]}); "
+            f"--engine=ray: no cluster can be joined or started (RAY_ADDRESS={where}: {first_line(error)}); "
             "start it, or unset RAY_ADDRESS to use this machine"
         ) from error
     finally:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyarrow import compute, dataset, parquet
 
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, first_line
 from craft_jax.files import json_text, replacing, write_atomically
 from craft_jax.labelling.answers import UNSURE, Answer
 from craft_jax.labelling.reading import Item
@@ -131,7 +131,6 @@ def count(folder: Path) -> Counts:
     try:
         return Counts(rows.count_rows(), rows.count_rows(filter=unread), rows.count_rows(filter=unsure))
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{folder / LABELS}: a part is damaged ({reason}); delete it, and give the same command again"
+            f"{folder / LABELS}: a part is damaged ({first_line(error)}); delete it, and give the same command again"
         ) from error

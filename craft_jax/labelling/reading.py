@@ -15,7 +15,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from craft_jax.data import ImageBytes, LazyImage, tree
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, first_line
 from craft_jax.files import shown
 from craft_jax.labelling import units
 from craft_jax.labelling.units import Unit
@@ -92,7 +92,7 @@ def _content(system: Any, path: str, name: str) -> LazyImage:
     except FileNotFoundError:
         return Unread(name, "no such image; check the path")
     except (pa.ArrowException, OSError) as error:
-        return Unread(name, f"cannot be read ({str(error).splitlines()[0]})")
+        return Unread(name, f"cannot be read ({first_line(error)})")
 
 
 class _Member(tarfile.TarInfo):

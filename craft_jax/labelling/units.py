@@ -14,7 +14,7 @@ from pyarrow import fs, parquet
 
 from craft_jax import folders
 from craft_jax.data import tree
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, first_line
 from craft_jax.files import replacing, shown
 
 IMAGES_A_UNIT = 1024  # files of a folder
@@ -59,7 +59,7 @@ def opened(root: str) -> tuple[fs.FileSystem, str]:
     try:
         return fs.FileSystem.from_uri(root)
     except (pa.ArrowException, OSError, ValueError, ImportError) as error:
-        raise UserError(f"{root}: cannot be opened ({_first_line(error)}); check the address and the access") from error
+        raise UserError(f"{root}: cannot be opened ({first_line(error)}); check the address and the access") from error
 
 
 def find(source: str) -> Found:
@@ -89,7 +89,7 @@ def find(source: str) -> Found:
             else:
                 images.append(str(PurePosixPath(below).relative_to(path)))
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{source}: cannot be listed ({_first_line(error)}); check the address and access") from error
+        raise UserError(f"{source}: cannot be listed ({first_line(error)}); check the address and access") from error
     if not images and not shards:
         raise UserError(f"{source}: holds no image and no shard ({', '.join(_SHARDS)}); check the path")
     return Found(root, sorted(images), sorted(shards))
@@ -192,7 +192,3 @@ def named(root: str, path: str) -> str:
 def without_query(root: str) -> str:
     """A source as the column `source` calls it: its path, or its URL without what a store is asked by."""
     return root.partition("?")[0] if "://" in root else root
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

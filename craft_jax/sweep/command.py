@@ -15,7 +15,7 @@ from absl import flags
 from craft_jax import folders
 from craft_jax.cli import called, parse
 from craft_jax.distributed import preemption
-from craft_jax.errors import Interrupted, UserError, on_command_line
+from craft_jax.errors import Interrupted, UserError, first_line, on_command_line
 from craft_jax.files import one_line, write_atomically
 from craft_jax.sweep import plan
 from craft_jax.sweep.plan import PlannedRun
@@ -203,7 +203,7 @@ def _one_by_one(missing: Sequence[PlannedRun], shared: "Shared") -> list[str]:
                 raise KeyboardInterrupt from None
             raise
         except (UserError, JaxRuntimeError) as error:  # the latter when memory is out
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             print(f"failed: {one_line(reason)}", flush=True)
             failures.append(f"{_title(run)}: {reason}")
             _keep_reason(run, reason)

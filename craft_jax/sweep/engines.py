@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from craft_jax.cli import engine_options
-from craft_jax.errors import RESUMABLE, UserError, needed
+from craft_jax.errors import RESUMABLE, UserError, first_line, needed
 from craft_jax.sweep import processes
 from craft_jax.sweep.processes import Failure, Share
 
@@ -138,8 +138,7 @@ def build(name: str, options: Sequence[str], workdir: Path, parallel: int) -> En
     except (AssertionError, NameError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"--engine={name} does not take its --engine_option: {reason}") from error
+        raise UserError(f"--engine={name} does not take its --engine_option: {first_line(error)}") from error
 
 
 class _Submitit:

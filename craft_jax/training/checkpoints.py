@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from craft_jax import tuned_model
-from craft_jax.errors import UserError, silenced
+from craft_jax.errors import UserError, first_line, silenced
 from craft_jax.files import naming_full_disk
 from craft_jax.tuned_model import TunedModel
 
@@ -178,7 +178,7 @@ class Checkpoints:
                 raise
             except Exception as error:  # whatever tensorstore, orbax or JSON make of damaged bytes
                 damaged.append(step)
-                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+                reason = first_line(error)[:200]
         if damaged:
             raise UserError(f"{self.folder}: no checkpoint can be read ({reason}); choose another --workdir")
         return None

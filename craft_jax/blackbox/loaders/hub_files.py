@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from craft_jax.blackbox.loaders import weight_files
-from craft_jax.errors import UserError, silenced
+from craft_jax.errors import UserError, first_line, silenced
 
 _SECONDS = 5  # for the hub to answer at all
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -45,11 +45,10 @@ def readable(model: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # the hub client, JSON and the tokenizers library each raise their own kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"black_box.model={model!r} could not be loaded as a CLIP or SigLIP ({reason}); give `bundled`, a folder "
-            "with config.json, weights, tokenizer and preprocessor_config.json, a ResNet CLIP's folder in open_clip's "
-            "layout, RN50 and kin, or a hub name that this machine reaches"
+            f"black_box.model={model!r} could not be loaded as a CLIP or SigLIP ({first_line(error)}); give `bundled`, "
+            "a folder with config.json, weights, tokenizer and preprocessor_config.json, a ResNet CLIP's folder in "
+            "open_clip's layout, RN50 and kin, or a hub name that this machine reaches"
         ) from error
 
 

@@ -17,7 +17,7 @@ from craft_jax.blackbox.loaders import hub_files, openai_weights
 from craft_jax.blackbox.towers import resnet_architecture
 from craft_jax.blackbox.towers.resnet import ModifiedResNet
 from craft_jax.blackbox.towers.resnet_architecture import Architecture
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, first_line
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -205,7 +205,7 @@ def _tokenizer(folder: Path, architecture: Architecture) -> Any:
     try:
         tokenizer = transformers.CLIPTokenizerFast.from_pretrained(str(folder))
     except Exception as error:  # JSON and the tokenizers library raise their own kinds
-        raise UserError(f"{folder}: CLIP's tokenizer could not be read ({_first_line(error)})") from error
+        raise UserError(f"{folder}: CLIP's tokenizer could not be read ({first_line(error)})") from error
     if len(tokenizer) > architecture.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens and the model {architecture.vocab_size}; "
@@ -237,10 +237,6 @@ def _download(model: str, hub_name: str) -> Path:
     except Exception as error:  # the hub client and the network raise many kinds
         source = f"the hub's {hub_name}" if model != hub_name else "the hub"
         raise UserError(
-            f"black_box.model={model!r} could not be had from {source} ({_first_line(error)}); give a folder with "
+            f"black_box.model={model!r} could not be had from {source} ({first_line(error)}); give a folder with "
             f"{CONFIG}, {WEIGHTS} and the tokenizer's files"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from craft_jax.blackbox.loaders import torch_archive
-from craft_jax.errors import UserError
+from craft_jax.errors import UserError, first_line
 
 
 def _safetensors(file: Path) -> dict[str, np.ndarray]:
@@ -83,7 +83,7 @@ def read(file: Path) -> dict[str, np.ndarray]:
         except UserError:
             raise
         except Exception as error:  # safetensors and msgpack raise their own kinds
-            raise UserError(f"{shard}: could not be read ({_first_line(error)}); bring the file anew") from error
+            raise UserError(f"{shard}: could not be read ({first_line(error)}); bring the file anew") from error
     return found
 
 
@@ -93,7 +93,3 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, np.nd
             yield from _flat(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", np.asarray(value)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

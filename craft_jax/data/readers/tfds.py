@@ -13,7 +13,7 @@ from craft_jax.data.class_names import distinct_names, readable
 from craft_jax.data.fewshot import FewShotSet, Labelled
 from craft_jax.data.images import ImageRecord
 from craft_jax.data.readers import coop
-from craft_jax.errors import UserError, needed
+from craft_jax.errors import UserError, first_line, needed
 from craft_jax.files import shown
 
 _FORMATS = ("array_record", "parquet")  # those that TFDS can read record by record
@@ -162,7 +162,7 @@ def _builder(name: str, data_dir: str) -> Any:
         except tfds.core.registered.DatasetNotFoundError as error:
             raise UserError(f"data.tfds={name!r} is no data set that TFDS knows; check the spelling") from error
         except (ValueError, AssertionError) as error:  # prepared in another format
-            found = f"cannot be read record by record ({str(error).splitlines()[0]})"
+            found = f"cannot be read record by record ({first_line(error)})"
             continue
         if builder.is_prepared():
             return builder

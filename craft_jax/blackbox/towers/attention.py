@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from craft_jax.blackbox.towers.blocks import Layer
+from craft_jax.blackbox.towers.blocks import CausalLayer
 
 
 def in_buckets(lengths: Sequence[int]) -> list[Callable[[Array], Array]]:
@@ -34,7 +34,7 @@ def pack(bucket: Array) -> Array:
     return bucket.reshape(bucket.shape[0], -1, *bucket.shape[3:])
 
 
-def with_sos(layer: Layer, key: Array, value: Array) -> tuple[Array, Array]:
+def with_sos(layer: CausalLayer, key: Array, value: Array) -> tuple[Array, Array]:
     """Key and value [K, n, H, e] of the soft prompt with those of SOS before them, [K, 1 + n, H, e]."""
 
     def prepend(sos: Array, rest: Array) -> Array:
@@ -74,7 +74,7 @@ def _softmax(scores: Array) -> Array:
 
 
 def by_offsets(
-    layer: Layer,
+    layer: CausalLayer,
     query: Float[Array, "K S H e"],
     key: Float[Array, "K tokens H e"],
     value: Float[Array, "K tokens H e"],

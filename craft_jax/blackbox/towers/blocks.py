@@ -1,6 +1,7 @@
-"""An encoder layer of a CLIP text tower: its parameters, and what it does to each token by itself.
+"""A layer of a transformer: its parameters, and what it does to each token by itself.
 
-How tokens attend to each other is `attention`'s. Shapes: any leading axes, d width, H heads, dh = d / H.
+How tokens attend to each other is `attention`'s in CLIP's text tower, and `encoder`'s elsewhere. Shapes: any leading
+axes, d width, H heads, dh = d / H.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,10 +14,12 @@ from jaxtyping import Array, Float
 
 Params = Mapping[str, Any]
 State = TypeVar("State")
+Tree = TypeVar("Tree")
+AnyLayer = TypeVar("AnyLayer", bound="Layer")
 
 
 class Layer(struct.PyTreeNode):
-    """One encoder layer's parameters, with query, key and value side by side, and what SOS attends with."""
+    """Parameters of a layer, or of several with a first axis for them; query, key and value side by side."""
 
     qkv_kernel: Array
     qkv_bias: Array
@@ -25,6 +28,11 @@ class Layer(struct.PyTreeNode):
     norm2: Params
     fc1: Params
     fc2: Params
+
+
+class CausalLayer(Layer):
+    """The same with what SOS attends with, the first token of every caption."""
+
     sos_key: Array
     sos_value: Array
 
@@ -57,10 +65,9 @@ class Blocks(struct.PyTreeNode):
 
 
 def arrange(layer: Params) -> Layer:
-    """FlaxCLIPModel's parameters of a layer; what SOS attends with is not known yet."""
+    """A layer of parameters as FlaxCLIPModel names them."""
     attention = layer["self_attn"]
     projections = [attention[name] for name in ("q_proj", "k_proj", "v_proj")]
-    nothing = jnp.zeros(())
     return Layer(
         qkv_kernel=jnp.concatenate([p["kernel"] for p in projections], axis=1),
         qkv_bias=jnp.concatenate([p["bias"] for p in projections]),
@@ -69,12 +76,10 @@ def arrange(layer: Params) -> Layer:
         norm2=layer["layer_norm2"],
         fc1=layer["mlp"]["fc1"],
         fc2=layer["mlp"]["fc2"],
-        sos_key=nothing,
-        sos_value=nothing,
     )
 
 
-def with_sos_states(blocks: Blocks, layers: list[Layer], sos: Float[Array, " d"]) -> list[Layer]:
+def with_sos_states(blocks: Blocks, layers: list[Layer], sos: Float[Array, " d"]) -> list[CausalLayer]:
     """The layers with the key and value of the token that starts every caption, [1, H, dh].
 
     It sees only itself, so attention returns its own value and its states depend on no prompt.
@@ -82,17 +87,24 @@ def with_sos_states(blocks: Blocks, layers: list[Layer], sos: Float[Array, " d"]
     x, complete = sos[None, None], []
     for layer in layers:
         _, key, value = blocks.heads_of(layer, x)
-        complete.append(layer.replace(sos_key=key[0], sos_value=value[0]))
+        complete.append(CausalLayer(**vars(layer), sos_key=key[0], sos_value=value[0]))
         x = blocks.feed_forward(layer, x, value)
     return complete
 
 
-def stacked(layers: list[Layer]) -> Layer | tuple[Layer, ...]:
+def cast(tree: Tree, dtype: Any) -> Tree:
+    """Parameters in the dtype that layers compute in."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+
+def stacked(layers: list[AnyLayer]) -> AnyLayer | tuple[AnyLayer, ...]:
     """Layers as `through` scans over them: one, with a leading axis; none stay none."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers) if layers else ()
 
 
-def through(layers: Layer | tuple[Layer, ...], advance: Callable[[Layer, State], State], state: State) -> State:
+def through(
+    layers: AnyLayer | tuple[AnyLayer, ...], advance: Callable[[AnyLayer, State], State], state: State
+) -> State:
     """Layer after layer: stacked ones in a scan, whose body compiles once; else each in turn."""
     if isinstance(layers, Layer):
         return jax.lax.scan(lambda state, layer: (advance(layer, state), None), state, layers)[0]

@@ -54,7 +54,7 @@ class SiglipTextTower(struct.PyTreeNode):
     def _encode_candidate(self, contexts: Float[Array, "classes n_ctx d"]) -> Float[Array, "C p"]:
         own = jnp.broadcast_to(contexts, (self.suffix.shape[0], *contexts.shape[1:]))
         pooled = self.encoder(jnp.concatenate([own, self.suffix], axis=1), pooled=slice(-1, None))[:, 0]
-        normed = layer_norm(pooled.astype(jnp.float32), self.final_norm, self.encoder.epsilon)
+        normed = layer_norm(pooled.astype(jnp.float32), self.final_norm, self.encoder.blocks.epsilon)
         features = dense(normed, self.projection)
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 

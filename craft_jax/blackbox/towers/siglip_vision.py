@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from craft_jax.blackbox.towers import encoder
+from craft_jax.blackbox.towers import blocks, encoder
 from craft_jax.blackbox.towers.blocks import Params, dense, layer_norm, of_rank
 from craft_jax.blackbox.towers.encoder import Encoder
 
@@ -66,17 +66,17 @@ def features(tower: SiglipVisionTower, pixels: Float[Array, "N size size 3"]) ->
 def _features(tower: SiglipVisionTower, pixels: Float[Array, "N size size 3"]) -> Float[Array, "N d"]:
     embedded = encoder.patches(pixels, tower.patch).astype(tower.dtype) @ tower.patch_kernel
     x = tower.encoder(embedded + of_rank(tower.patch_bias, 3) + tower.positions[None])
-    return _pool(tower, layer_norm(x, tower.last_norm, tower.encoder.epsilon))
+    return _pool(tower, layer_norm(x, tower.last_norm, tower.encoder.blocks.epsilon))
 
 
 def _pool(tower: SiglipVisionTower, x: Float[Array, "N L d"]) -> Float[Array, "N d"]:
-    pooling, heads = tower.pooling, tower.encoder.heads
+    pooling, layers = tower.pooling, tower.encoder.blocks
     projected = x @ pooling.key_value_kernel + of_rank(pooling.key_value_bias, 3)
-    key, value = jnp.split(projected.reshape(*x.shape[:-1], 2 * heads, -1), 2, axis=-2)
+    key, value = jnp.split(projected.reshape(*x.shape[:-1], 2 * layers.heads, -1), 2, axis=-2)
     query = jnp.broadcast_to(pooling.query, (x.shape[0], 1, *pooling.query.shape))
     attended = encoder.attend(query, key, value).reshape(x.shape[0], -1).astype(jnp.float32)
     pooled = dense(attended, pooling.out)
-    hidden = tower.encoder.activation(dense(layer_norm(pooled, pooling.norm, tower.encoder.epsilon), pooling.fc1))
+    hidden = layers.activation(dense(layer_norm(pooled, pooling.norm, layers.epsilon), pooling.fc1))
     return pooled + dense(hidden, pooling.fc2)
 
 
@@ -101,10 +101,7 @@ def build(
     """
     vision = params["vision_model"]
     embeddings = vision["embeddings"]
-
-    def cast(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
-
+    cast = functools.partial(blocks.cast, dtype=dtype)
     kernel = embeddings["patch_embedding"]["kernel"]
     return SiglipVisionTower(
         patch_kernel=cast(kernel.reshape(-1, kernel.shape[-1])),

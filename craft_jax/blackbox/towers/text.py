@@ -16,7 +16,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from craft_jax.blackbox.towers import attention, blocks
-from craft_jax.blackbox.towers.blocks import Blocks, Layer, Params
+from craft_jax.blackbox.towers.blocks import Blocks, CausalLayer, Params
 
 _MOST_OFFSETS = 16  # longest caption, after what is shared, that attends by offsets: each is an operation more
 
@@ -36,8 +36,8 @@ class TextTower(struct.PyTreeNode):
       dtype: that the layers compute in; sums over a row (norms, softmax) and the feature itself stay float32.
     """
 
-    inner: Layer | tuple[Layer, ...]
-    last: Layer
+    inner: CausalLayer | tuple[CausalLayer, ...]
+    last: CausalLayer
     suffix: Array
     prompt_positions: Array
     final_norm: Params
@@ -71,7 +71,7 @@ class TextTower(struct.PyTreeNode):
 
     def _encode(self, prefix: Float[Array, "K n d"], suffix: Float[Array, "K T d"]) -> Float[Array, "K C p"]:
         few_offsets = max(prefix.shape[1], *self.lengths) <= _MOST_OFFSETS
-        encode = self._merged if isinstance(self.inner, Layer) and few_offsets else self._apart
+        encode = self._merged if isinstance(self.inner, CausalLayer) and few_offsets else self._apart
         pooled = encode(prefix, suffix)
         features = blocks.layer_norm(pooled.astype(jnp.float32), self.final_norm, self.blocks.epsilon) @ self.projection
         features = features / jnp.linalg.norm(features, axis=-1, keepdims=True)
@@ -82,7 +82,7 @@ class TextTower(struct.PyTreeNode):
         tokens, n_ctx = jnp.concatenate([prefix, suffix], axis=1), prefix.shape[1]
         attend = functools.partial(attention.by_offsets, n_ctx=n_ctx, lengths=self.lengths)
 
-        def advance(layer: Layer, x: Array) -> Array:
+        def advance(layer: CausalLayer, x: Array) -> Array:
             query, key, value = self.blocks.heads_of(layer, x)
             attended = attend(layer, query, key, value, rows=np.arange(x.shape[1]))
             return self.blocks.feed_forward(layer, x, attended)
@@ -97,7 +97,7 @@ class TextTower(struct.PyTreeNode):
         """EOS's last states, soft prompt and suffixes in turn, and these in buckets of one length."""
         buckets = attention.in_buckets(self.lengths)
 
-        def advance(layer: Layer, x: tuple[Array, Array]) -> tuple[Array, Array]:
+        def advance(layer: CausalLayer, x: tuple[Array, Array]) -> tuple[Array, Array]:
             prefix, suffix = x
             query, key, value = self.blocks.heads_of(layer, prefix)
             shared_key, shared_value = attention.with_sos(layer, key, value)
@@ -191,7 +191,7 @@ def build(
     with jax.default_matmul_precision("float32"):
         arranged = [blocks.arrange(encoder[str(i)]) for i in range(len(encoder))]
         complete = blocks.with_sos_states(shared, arranged, tokens[sos_token] + positions[0])
-    *inner, last = jax.tree.map(lambda leaf: leaf.astype(dtype), complete)
+    *inner, last = blocks.cast(complete, dtype)
     scanned = jax.default_backend() != "cpu" if scanned is None else scanned
     return TextTower(
         inner=blocks.stacked(inner) if scanned else tuple(inner),

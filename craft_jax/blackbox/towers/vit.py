@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from craft_jax.blackbox.towers import encoder
+from craft_jax.blackbox.towers import blocks, encoder
 from craft_jax.blackbox.towers.blocks import Params, layer_norm
 from craft_jax.blackbox.towers.encoder import Encoder
 
@@ -52,8 +52,8 @@ def _features(tower: VisionTower, pixels: Float[Array, "N size size 3"]) -> Floa
     patches = encoder.patches(pixels, tower.patch).astype(tower.dtype) @ tower.patch_kernel
     first = jnp.broadcast_to(tower.class_token, (patches.shape[0], 1, patches.shape[-1]))
     x = jnp.concatenate([first, patches], axis=1) + tower.positions[None]
-    pooled = tower.encoder(layer_norm(x, tower.first_norm, tower.encoder.epsilon), pooled=slice(1))[:, 0]
-    return layer_norm(pooled.astype(jnp.float32), tower.last_norm, tower.encoder.epsilon) @ tower.projection
+    pooled = tower.encoder(layer_norm(x, tower.first_norm, tower.encoder.blocks.epsilon), pooled=slice(1))[:, 0]
+    return layer_norm(pooled.astype(jnp.float32), tower.last_norm, tower.encoder.blocks.epsilon) @ tower.projection
 
 
 def build(
@@ -77,10 +77,7 @@ def build(
     """
     vision = params["vision_model"]
     embeddings = vision["embeddings"]
-
-    def cast(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
-
+    cast = functools.partial(blocks.cast, dtype=dtype)
     kernel = embeddings["patch_embedding"]["kernel"]
     return VisionTower(
         patch_kernel=cast(kernel.reshape(-1, kernel.shape[-1])),

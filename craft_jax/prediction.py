@@ -159,10 +159,12 @@ _OF_ONE_PROCESS = ("csv", "json", "sort", "link")
 
 def _check_engine(given: flags.FlagValues) -> None:
     """Raises UserError for a flag of the other engine."""
-    for name in _OF_RAY if given.engine == "local" else _OF_ONE_PROCESS:
+    others, why = _OF_ONE_PROCESS, "does not go with --engine=ray, which writes Parquet to --output"
+    if given.engine == "local":
+        others, why = _OF_RAY, "needs --engine=ray"
+    for name in others:
         if given[name].value != given[name].default:
-            needs = "needs --engine=ray" if given.engine == "local" else "does not go with --engine=ray, which writes"
-            raise UserError(f"--{name} {needs}" + ("" if given.engine == "local" else " Parquet to --output"))
+            raise UserError(f"--{name} {why}")
     if given.engine == "ray" and not given.output:
         raise UserError("--engine=ray needs --output=FOLDER, where labels and what is needed to resume are kept")
 

@@ -33,6 +33,13 @@ def _federation(config, how="iid"):
     return splits.split(drawn, splits.unused(whole, drawn, 4, 1), parse_split(how), CLIENTS, 1)
 
 
+def _unequal(config):
+    """A federation whose first client has one photograph less than the others."""
+    federation = _federation(config)
+    fewer = dataclasses.replace(federation.holdings[0], train=federation.holdings[0].train[:3])
+    return dataclasses.replace(federation, holdings=(fewer, *federation.holdings[1:]))
+
+
 def _how(**changes):
     return ClientsConfig(**{"clients": CLIENTS, "exchange": "both", "every": 2, "public": 4} | changes)
 
@@ -139,21 +146,18 @@ def test_trust_is_found_once_before_anything_is_mixed(config, small_black_box, t
 
 @pytest.mark.slow
 def test_unequal_clients_keep_their_own_photographs(config, small_black_box):
-    federation = _federation(config)
-    fewer = dataclasses.replace(federation.holdings[0], train=federation.holdings[0].train[:3])
-    federation = dataclasses.replace(federation, holdings=(fewer, *federation.holdings[1:]))
+    federation = _unequal(config)
+    own = federation.holdings[0].train
     run = parts.assemble(small_black_box, federation, config, _how())
 
     assert run.images == (3, 4, 4)
-    np.testing.assert_array_equal(run.party.labels[0], [item.label for item in (*fewer.train, fewer.train[0])])
+    np.testing.assert_array_equal(run.party.labels[0], [item.label for item in (*own, own[0])])
     np.testing.assert_array_equal(run.party.views[0][:, 3], run.party.views[0][:, 0])
 
 
 @pytest.mark.slow
 def test_the_head_at_home_is_made_of_a_clients_own_photographs_each_once(config, small_black_box):
-    federation = _federation(config)
-    fewer = dataclasses.replace(federation.holdings[0], train=federation.holdings[0].train[:3])
-    federation = dataclasses.replace(federation, holdings=(fewer, *federation.holdings[1:]))
+    federation = _unequal(config)
     run = parts.assemble(small_black_box, federation, config, _how())
     heads = simulation._heads_at_home(run, run.party.state)
 

@@ -206,9 +206,7 @@ def head_of(of: stacked.Statistics, views: int) -> StackedHead:
     images = of.counts / views
     held = int(np.sum(images >= 0.5))
     if not held:
-        return StackedHead(
-            np.zeros((len(of.scatter), len(of.counts)), np.float32), np.zeros(len(of.counts), np.float32)
-        )
+        return stacked.nothing(len(of.scatter), len(of.counts))
     return stacked.fit(of, max(images.sum() / held, 1.0))
 
 

@@ -44,6 +44,11 @@ class StackedHead(NamedTuple):
     bias: Float[Any, " C"]
 
 
+def nothing(texts: int, classes: int) -> StackedHead:
+    """The head that leaves f as it is, on the answers to T texts."""
+    return StackedHead(np.zeros((texts, classes), np.float32), np.zeros(classes, np.float32))
+
+
 def centred(answers: Float[Any, "*M T"]) -> Float[Any, "*M T"]:
     """Answers less their mean over texts: what probabilities tell of them, too."""
     return answers - answers.mean(axis=-1, keepdims=True)
@@ -106,8 +111,7 @@ def fit(
 def grid(of: Statistics, shots: float) -> dict[tuple[float, float], StackedHead]:
     """The heads that `fit` weighs, by shrinkage in mean variances and multiple of the rule's weight."""
     classes = len(of.counts)
-    plain = StackedHead(np.zeros((len(of.scatter), classes)), np.zeros(classes))
-    spread = _deviation(of, plain)
+    spread = _deviation(of, nothing(len(of.scatter), classes))
     heads = {}
     for shrinkage, head in zip(SHRINKAGES, discriminants(of, SHRINKAGES), strict=True):
         own = _deviation(of, head, residual=False)
@@ -157,7 +161,7 @@ def discriminants(of: Statistics, shrinkages: Sequence[float], whitening: float 
     variances, axes = np.linalg.eigh(_covariance(of))
     kept = variances > _LEAST_VARIANCE * max(variances[-1], np.finfo(float).tiny)
     if not kept.any():
-        return [StackedHead(np.zeros((mean.size, len(of.counts))), np.zeros(len(of.counts)))] * len(shrinkages)
+        return [nothing(mean.size, len(of.counts))] * len(shrinkages)
     variances, axes = variances[kept], axes[:, kept]
     map_ = axes * variances ** (-whitening / 2)
     held = of.counts[:, None] > 0  # of a class without images nothing is known: g leaves it as it is

@@ -78,9 +78,7 @@ def read(folder: Path, model: str, dtype: str) -> ClipParts:
 def text_settings(config: Any) -> TextSettings:
     """What transformers' text configuration says."""
     return TextSettings(
-        heads=config.num_attention_heads,
-        epsilon=config.layer_norm_eps,
-        activation=ACTIVATIONS[config.hidden_act],
+        **of_layers(config),
         context_length=config.max_position_embeddings,
         eos_token=None if config.eos_token_id == _LEGACY_EOS else config.eos_token_id,
     )
@@ -88,14 +86,16 @@ def text_settings(config: Any) -> TextSettings:
 
 def image_tower(params: Any, config: Any, dtype: str = "float32") -> vit.VisionTower:
     """The image tower of FlaxCLIPModel's parameters, as transformers' vision configuration describes it."""
-    return vit.build(
-        params,
-        patch=config.patch_size,
-        heads=config.num_attention_heads,
-        epsilon=config.layer_norm_eps,
-        activation=ACTIVATIONS[config.hidden_act],
-        dtype=dtype,
-    )
+    return vit.build(params, patch=config.patch_size, dtype=dtype, **of_layers(config))
+
+
+def of_layers(config: Any) -> dict[str, Any]:
+    """What transformers' configuration of a tower says of its layers."""
+    return {
+        "heads": config.num_attention_heads,
+        "epsilon": config.layer_norm_eps,
+        "activation": ACTIVATIONS[config.hidden_act],
+    }
 
 
 def check_config(config: Any, folder: Path) -> None:

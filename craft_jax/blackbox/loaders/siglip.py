@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from craft_jax.blackbox.clip import ClipParts
 from craft_jax.blackbox.loaders import hub_files, parameters, preprocessing, siglip_tokenizer
-from craft_jax.blackbox.loaders.flax_clip import ACTIVATIONS, check_config
+from craft_jax.blackbox.loaders.flax_clip import check_config, of_layers
 from craft_jax.blackbox.loaders.siglip_tokenizer import SiglipTokenizer
 from craft_jax.blackbox.texts import Tokenization, check_length
 from craft_jax.blackbox.towers import siglip_text, siglip_vision
@@ -96,24 +96,12 @@ def read(folder: Path, model: str, dtype: str) -> ClipParts:
 
 def text_settings(config: Any) -> SiglipTextSettings:
     """What transformers' text configuration says."""
-    return SiglipTextSettings(
-        heads=config.num_attention_heads,
-        epsilon=config.layer_norm_eps,
-        activation=ACTIVATIONS[config.hidden_act],
-        context_length=config.max_position_embeddings,
-    )
+    return SiglipTextSettings(**of_layers(config), context_length=config.max_position_embeddings)
 
 
 def image_tower(params: Params, config: Any, dtype: str = "float32") -> siglip_vision.SiglipVisionTower:
     """The image tower of SiglipModel's parameters, as transformers' vision configuration describes it."""
-    return siglip_vision.build(
-        params,
-        patch=config.patch_size,
-        heads=config.num_attention_heads,
-        epsilon=config.layer_norm_eps,
-        activation=ACTIVATIONS[config.hidden_act],
-        dtype=dtype,
-    )
+    return siglip_vision.build(params, patch=config.patch_size, dtype=dtype, **of_layers(config))
 
 
 def _check_config(config: Any, folder: Path) -> None:

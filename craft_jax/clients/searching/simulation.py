@@ -80,8 +80,7 @@ def _finish(run: Run, federation: Federation, state: TuningState, believed: np.n
     learnt = {d: run.answers(handle, state) for d, handle in run.tests.items()}
     before = {d: run.zero_shot(handle) for d, handle in run.tests.items()}
     domains = [one.domain for one in federation.holdings]
-    nothing = client.head_of(stacked.statistics(np.zeros((0, run.classes)), np.zeros(0, int), run.classes), 1)
-    unlearnt = _of_own_mix(run, run.party.state, [nothing] * run.clients)
+    unlearnt = _of_own_mix(run, run.party.state, [stacked.nothing(run.classes, run.classes)] * run.clients)
     own = _of_own_mix(run, state, _heads_at_home(run, state))
     measured = {
         "zero-shot": [(before[d], stacked.apply(head, before[d])) for d, head in zip(domains, unlearnt, strict=True)],
@@ -97,7 +96,7 @@ def _finish(run: Run, federation: Federation, state: TuningState, believed: np.n
 
 def _heads_at_home(run: Run, state: TuningState) -> list[StackedHead]:
     """Each client's head in closed form on what its model, exchanged as it is, says of its own photographs."""
-    views = max(run.config.data.views, 1)
+    views = run.method.labelled_views
     handle = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), run.party.views)
     answers = run.answers_of_own(handle, state).reshape(run.clients, views, -1, run.classes)
     return [
@@ -125,7 +124,7 @@ def _costs(run: Run) -> tuple[tuple[Ledger, ...], tuple[list[Item], ...]]:
     ledgers, logs = [], []
     for i, size in enumerate(run.images):
         judged = {"predictions": shown, "validation": size * run.clients}.get(run.how.trust, 0)
-        views, held_out = max(run.config.data.views, 1), run.held_out_labels[i].size
+        views, held_out = run.method.labelled_views, run.held_out_labels[i].size
         ledger = run.cost_of_step(i) * run.steps + Ledger(
             centre_predictions=size * views,  # of the head at home
             evaluation_predictions=(judged if times else 0) + held_out,
